@@ -1,0 +1,1 @@
+"""Voice converters: one Protocol (`base.Converter`), one table, one contract test."""

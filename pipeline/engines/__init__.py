@@ -1,0 +1,1 @@
+"""Speech engines: one Protocol (`base.Engine`), one table (`ENGINES`), one contract test."""

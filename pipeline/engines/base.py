@@ -1,0 +1,77 @@
+"""What every speech engine is, as the rest of the house sees it.
+
+Knows settings and sound; nothing of jobs, checks or files. Invariant: the same utterance gives
+the same audio, and an engine never changes what it was given to speak.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.jobs.settings import Synthesis
+from pipeline.sound.audio import Speech
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """A voice, resolved: either a name the engine itself knows, or a reference clip."""
+
+    name: str
+    "as the job names it; empty for the engine's own default"
+    clip: Path | None = None
+    "reference recording to imitate"
+    clip_sha256: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What stands for this voice in a cache key."""
+        return f"clip:{self.clip_sha256}" if self.clip_sha256 else f"name:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """One chunk as it is to be spoken."""
+
+    text: str
+    voice: Voice
+    language: str
+    "BCP 47 tag, as in the job file"
+    synthesis: Synthesis
+    seed: int
+    "1 to 2**32-1; an engine without randomness ignores it"
+
+
+class Engine(Protocol):
+    """A speech engine, loaded and ready. One call at a time."""
+
+    name: str
+    "as in the job file"
+    version: str
+    "of the package and the model; part of every cache key"
+    device: str
+    "cpu, cuda:0, mps"
+    rate_hz: int
+    "sample rate of all it returns"
+    random: bool
+    "whether the seed changes what it says"
+
+    def problems(self, voice: Voice, language: str, synthesis: Synthesis) -> Sequence[str]:
+        """Why it cannot speak so, one sentence each; empty if it can."""
+        ...
+
+    def ignored(self, synthesis: Synthesis) -> Sequence[str]:
+        """Names of settings that were set (`synthesis.model_fields_set`) and that it has no use for."""
+        ...
+
+    def vary(self, utterance: Utterance, try_number: int) -> Utterance:
+        """What try `try_number` (1, 2, ...) speaks; try 1 is `utterance` itself, no two tries are alike. Pure."""
+        ...
+
+    def speak(self, utterance: Utterance) -> Speech:
+        """Speak; raises SynthesisError if nothing usable came out."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...

@@ -1,0 +1,73 @@
+"""Every error Voxspool raises on purpose, in one tree.
+
+    VoxspoolError
+    ├── ConfigError          the configuration is wrong: nothing starts (exit 78)
+    ├── InputError           what was dropped cannot be done: fails at once, never retried
+    │   └── SpecError        a YAML file breaks the contract: every problem with its line
+    ├── SynthesisError       an engine, converter or recogniser gave up: retried once, then the job fails
+    ├── EnvironmentFailure   disk full, root gone, read-only: pauses the work, burns no attempt
+    ├── Interrupted          asked to stop at a chunk border: the job goes back to the queue
+    └── Cancelled            a person cancelled the job
+
+The text of an error is for the person who dropped the file: what happened, to which file.
+`hint` says what to do, `code` is the stable word that scripts may rely on.
+"""
+
+
+class VoxspoolError(Exception):
+    """Base of all expected errors."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+
+class ConfigError(VoxspoolError):
+    """The configuration cannot be used."""
+
+    code = "config"
+
+
+class InputError(VoxspoolError):
+    """What was dropped cannot be turned into speech as it is."""
+
+    code = "input"
+
+
+class SpecError(InputError):
+    """A YAML file breaks the contract; `problems` lists each as one sentence with its line."""
+
+    code = "job_file"
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class SynthesisError(VoxspoolError):
+    """An engine, a converter or a recogniser failed on right input."""
+
+    code = "synthesis"
+
+
+class EnvironmentFailure(VoxspoolError):
+    """The machine, not the job, is at fault; the same job succeeds once it is mended."""
+
+    code = "environment"
+
+
+class Interrupted(VoxspoolError):
+    """The worker was asked to stop; finished chunks are kept and the job is queued again."""
+
+    code = "interrupted"
+
+
+class Cancelled(VoxspoolError):
+    """A person asked for the job to be cancelled."""
+
+    code = "cancelled"

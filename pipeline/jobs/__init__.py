@@ -1,0 +1,1 @@
+"""Jobs: what people write (`settings`, `spec`) and what the ledger keeps (`job`)."""

@@ -1,0 +1,1 @@
+"""Sound: the Audio value, joining, mastering and encoding. Knows nothing of jobs or text."""

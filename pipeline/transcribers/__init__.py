@@ -1,0 +1,1 @@
+"""Speech recognisers: one Protocol (`base.Transcriber`), one table, one contract test."""

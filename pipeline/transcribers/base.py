@@ -1,0 +1,33 @@
+"""What every speech recogniser is, as the rest of the house sees it.
+
+Knows sound and text; nothing of jobs or takes. Invariant: a transcript says what was heard, never
+what was expected, however strongly the recogniser was biased.
+"""
+
+from typing import Protocol
+
+from pipeline.sound.audio import Speech
+from pipeline.verify import Transcript
+
+
+class Transcriber(Protocol):
+    """A recogniser, loaded and ready. One call at a time."""
+
+    name: str
+    "as in `check.by`"
+    version: str
+    "of the package and its model; part of every cache key"
+    max_word_error_rate: float
+    "its own threshold, used where the job sets none"
+
+    def supports(self, language: str) -> bool:
+        """Whether it has a model for this language."""
+        ...
+
+    def transcribe(self, speech: Speech, expected: str, language: str) -> Transcript:
+        """Listen to `speech`, which should say `expected`; raises SynthesisError if it cannot."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
