@@ -4,10 +4,9 @@ Strict: an unknown key, a wrong type or a value out of range is an error. Knows 
 of the cascade (`spec` does). Invariant: every key stands in `docs/job-file.md` at its default.
 """
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 MAX_SEED = 2**32 - 1
 
@@ -18,32 +17,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Kind(StrEnum):
-    """What a job makes."""
-
-    TTS = "tts"
-    "text to speech"
-    VC = "vc"
-    "voice conversion of a recording"
-    CONCAT = "concat"
-    "recordings and silences joined"
-
-
-class Priority(StrEnum):
-    """Who goes first."""
-
-    HIGH = "high"
-    NORMAL = "normal"
-    LOW = "low"
-
-
-def _enum(kind: type[StrEnum]) -> BeforeValidator:
-    """Strict pydantic wants enum members; YAML has only text."""
-
-    def convert(value: object) -> object:
-        return kind(value) if isinstance(value, str) and value in set(kind) else value
-
-    return BeforeValidator(convert)
+Kind = Literal["tts", "vc", "concat"]
+Priority = Literal["high", "normal", "low"]
 
 
 class Synthesis(Strict):
@@ -162,4 +137,4 @@ class Settings(Strict):
     audio: Sound = Sound()
     conversion: Conversion = Conversion()
     output: Output = Output()
-    priority: Annotated[Priority, _enum(Priority)] = Priority.NORMAL
+    priority: Priority = "normal"

@@ -1,0 +1,115 @@
+"""A drop and the jobs it became, as the ledger keeps them.
+
+Knows nothing of how jobs are stored or done. Invariant: settings are frozen when the drop is
+claimed; nothing that is edited later changes a job that is already in the ledger.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+from pipeline.jobs.settings import Kind, Priority, Settings
+
+
+class DropState(StrEnum):
+    """Where a dropped file is. Every file ever seen is in exactly one of these."""
+
+    CLAIMING = "claiming"
+    "about to be renamed: either still in the inbox or already claimed"
+    CLAIMED = "claimed"
+    "in the hidden claimed folder (or noted, where the inbox is never changed)"
+    DONE = "done"
+    "in the hidden done folder, deleted, or left, as `source` says"
+    FAILED = "failed"
+    "in outbox/failed (or left in the inbox) beside its error note"
+
+
+class JobState(StrEnum):
+    """What became of a job so far."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The dropped file, as the manifest names it."""
+
+    name: str
+    "relative to the inbox root, as it can be shown"
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One piece of a `concat` job: a file or a silence."""
+
+    file: str | None = None
+    "path inside the drop's folder"
+    silence_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceChoice:
+    """The voice as it was resolved at claim time."""
+
+    name: str
+    clip: str | None = None
+    "absolute path of a reference clip in the library, or a path inside the drop's folder"
+    clip_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What is to be done: frozen, and all that a worker needs to know."""
+
+    kind: Kind
+    settings: Settings
+    voice: VoiceChoice
+    text: str | None = None
+    "tts: the text itself, where the job file holds it"
+    file: str | None = None
+    "tts: the text file; vc: the recording; a path inside the drop's folder"
+    parts: tuple[Part, ...] = ()
+    "concat"
+    crossfade_ms: int = 0
+    "concat"
+    level: bool = True
+    "concat: bring parts to one loudness"
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job in the ledger."""
+
+    id: str
+    drop_id: str
+    index: int
+    "0-based place among the drop's jobs"
+    state: JobState
+    priority: Priority
+    folder: PurePosixPath
+    "subfolder of the outbox, relative"
+    stem: str
+    "planned name of the result, without extension"
+    spec: JobSpec
+    source: Source
+    submitted_at: float
+    "seconds since the epoch"
+    attempts: int = 0
+    error_code: str | None = None
+    error_message: str | None = None
+
+    def log_context(self) -> dict[str, str]:
+        """The only way in which a job enters a log line."""
+        return {"job_id": self.id, "source": self.source.name}
