@@ -4,9 +4,13 @@ Knows nothing of how jobs are stored or done. Invariant: settings are frozen whe
 claimed; nothing that is edited later changes a job that is already in the ledger.
 """
 
-from dataclasses import dataclass
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
+from typing import Literal
 
 from pipeline.jobs.settings import Kind, Priority, Settings
 
@@ -85,6 +89,8 @@ class JobSpec:
     "concat"
     level: bool = True
     "concat: bring parts to one loudness"
+    synthesis_set: tuple[str, ...] = ()
+    "names of synthesis settings that somebody set, as opposed to defaults"
     warnings: tuple[str, ...] = ()
 
 
@@ -109,7 +115,65 @@ class Job:
     attempts: int = 0
     error_code: str | None = None
     error_message: str | None = None
+    error_hint: str | None = None
 
     def log_context(self) -> dict[str, str]:
         """The only way in which a job enters a log line."""
         return {"job_id": self.id, "source": self.source.name}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """A dropped file in the ledger, with the files that were claimed along with it."""
+
+    id: str
+    relative: str
+    "path below the inbox root; undecodable bytes as surrogate escapes"
+    state: DropState
+    mode: Literal["move", "leave", "delete"]
+    "the `source` setting when it was claimed"
+    members: tuple[str, ...]
+    "relative paths of all files claimed with it, itself first"
+    stamp: tuple[int, int, int, int]
+    "inode, size, mtime_ns, ctime_ns when it was claimed"
+    sha256: str
+    claimed_at: float
+    location: str = ""
+    "where it lies since it ended; empty if it was deleted or left in the inbox"
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """The subfolder it was dropped into, relative to the inbox root."""
+        return PurePosixPath(self.relative).parent
+
+    @property
+    def name(self) -> str:
+        """Its own file name."""
+        return PurePosixPath(self.relative).name
+
+
+def new_id(now: float) -> str:
+    """A drop id that sorts by time and reads as a date (UTC)."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(4)
+
+
+def spec_to_json(spec: JobSpec) -> str:
+    """A frozen spec as one JSON text."""
+    fields = asdict(replace(spec, settings=Settings()))
+    fields["settings"] = spec.settings.model_dump(mode="json", by_alias=True)
+    return json.dumps(fields)
+
+
+def spec_from_json(text: str) -> JobSpec:
+    """The inverse of `spec_to_json`."""
+    fields = json.loads(text)
+    return JobSpec(
+        **{
+            **fields,
+            "settings": Settings.model_validate(fields["settings"]),
+            "voice": VoiceChoice(**fields["voice"]),
+            "parts": tuple(Part(**part) for part in fields["parts"]),
+            "warnings": tuple(fields["warnings"]),
+            "synthesis_set": tuple(fields["synthesis_set"]),
+        }
+    )

@@ -1,0 +1,496 @@
+"""The ledger: every drop, job, attempt and result, in one SQLite file on local disk.
+
+Knows SQL and the records of `jobs.job`; nothing of folders or sound. Invariants: a claim commits
+before any work starts; a job is running for at most one worker; an ended job never changes again.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import EnvironmentFailure
+from pipeline.jobs.job import (
+    Drop,
+    DropState,
+    Job,
+    JobState,
+    Source,
+    spec_from_json,
+    spec_to_json,
+)
+
+SCHEMA = Path(__file__).with_suffix(".sql")
+SCHEMA_VERSION = "1"
+PRIORITIES = ("high", "normal", "low")
+BUSY_TIMEOUT_SECONDS = 30.0
+MAX_SUFFIX = 9999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFile:
+    """A file that we published, as it was when we did."""
+
+    name: str
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A name in the outbox that is ours."""
+
+    folder: PurePosixPath
+    stem: str
+    source: str
+    index: int
+    job_id: str
+    files: tuple[ResultFile, ...]
+    published_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a running job is."""
+
+    job: Job
+    worker: str
+    stage: str
+    done_chunks: int
+    total_chunks: int
+    started_at: float
+    heartbeat_at: float
+
+
+class Ledger:
+    """One connection. Each process, and each thread, opens its own."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.executescript(SCHEMA.read_text(encoding="utf-8"))
+            self._refuse_other_version(path)
+        except (sqlite3.Error, OSError) as error:
+            raise EnvironmentFailure(
+                f"The ledger {path} cannot be opened: {error}.", hint="Is the disk full or read-only?"
+            ) from error
+
+    def _refuse_other_version(self, path: Path) -> None:
+        found = self.meta("schema_version")
+        if found is None:
+            self.set_meta("schema_version", SCHEMA_VERSION)
+        elif found != SCHEMA_VERSION:
+            raise EnvironmentFailure(
+                f"The ledger {path} has schema {found}; this version of Voxspool knows {SCHEMA_VERSION}.",
+                hint="Run the version that made it, or move the state folder away.",
+            )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, with the write lock taken at once so that reads inside stay true."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise EnvironmentFailure(
+                f"The ledger cannot be written: {error}.", hint="Is the disk of `state` full or read-only?"
+            ) from error
+
+    # -- small facts ---------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """A remembered fact."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row["value"])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Remember a fact."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # -- drops ---------------------------------------------------------------------------------
+
+    def plan_claim(self, drop: Drop) -> None:
+        """Write down that `drop` is about to be renamed, before it is."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO drops (id, relative, state, mode, members, ino, size, mtime_ns, ctime_ns,"
+                " sha256, claimed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    drop.id,
+                    os.fsencode(drop.relative),
+                    drop.state,
+                    drop.mode,
+                    json.dumps(drop.members),
+                    *drop.stamp,
+                    drop.sha256,
+                    drop.claimed_at,
+                ),
+            )
+
+    def forget_claim(self, drop_id: str) -> None:
+        """Undo `plan_claim` for a drop that was not taken after all."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM drops WHERE id = ? AND state = 'claiming'", (drop_id,))
+
+    def submit(self, drop: Drop, jobs: Sequence[Job]) -> None:
+        """The drop is claimed and these are its jobs, in one step."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE drops SET state = 'claimed', sha256 = ?, ino = ?, size = ?, mtime_ns = ?,"
+                " ctime_ns = ? WHERE id = ?",
+                (drop.sha256, *drop.stamp, drop.id),
+            )
+            for job in jobs:
+                _insert_job(db, job)
+
+    def end_drop(self, drop_id: str, state: DropState, location: str) -> None:
+        """The source reached its last place."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE drops SET state = ?, location = ?, ended_at = ? WHERE id = ?",
+                (state, location, self._clock(), drop_id),
+            )
+
+    def drop(self, drop_id: str) -> Drop | None:
+        """A drop by its id."""
+        row = self._db.execute("SELECT * FROM drops WHERE id = ?", (drop_id,)).fetchone()
+        return None if row is None else _drop_from(row)
+
+    def drops_in(self, *states: DropState) -> list[Drop]:
+        """All drops in one of `states`, oldest first."""
+        marks = ", ".join("?" * len(states))
+        rows = self._db.execute(f"SELECT * FROM drops WHERE state IN ({marks}) ORDER BY id", states)  # noqa: S608 (only question marks)
+        return [_drop_from(row) for row in rows]
+
+    def drops_of(self, relative: str) -> list[Drop]:
+        """Every drop that came in under this path, newest first."""
+        rows = self._db.execute(
+            "SELECT * FROM drops WHERE relative = ? ORDER BY claimed_at DESC, id DESC",
+            (os.fsencode(relative),),
+        )
+        return [_drop_from(row) for row in rows]
+
+    def already_taken(self, relative: str, stamp: tuple[int, int, int, int]) -> bool:
+        """Whether this very file was dropped before and left in the inbox (`source: leave`)."""
+        row = self._db.execute(
+            "SELECT 1 FROM drops WHERE relative = ? AND mode = 'leave' AND state != 'claiming'"
+            " AND ino = ? AND size = ? AND mtime_ns = ?",
+            (os.fsencode(relative), *stamp[:3]),
+        ).fetchone()
+        return row is not None
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def claim(self, worker: str) -> Job | None:
+        """Take the next job for `worker`; the attempt is on disk before this returns.
+
+        Never two at once of one result name: the later drop must also be published later.
+        """
+        now = self._clock()
+        with self._transaction() as db:
+            row = db.execute(
+                "UPDATE jobs SET state = 'running', worker = ?, started_at = ?, heartbeat_at = ?,"
+                " stage = 'starting' WHERE id = (SELECT id FROM jobs AS j WHERE state = 'queued'"
+                " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
+                "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
+                " ORDER BY priority, submitted_at, idx LIMIT 1) RETURNING id",
+                (worker, now, now),
+            ).fetchone()
+            if row is None:
+                return None
+            db.execute(
+                "INSERT INTO attempts (job_id, number, worker, started_at)"
+                " SELECT ?, COUNT(*) + 1, ?, ? FROM attempts WHERE job_id = ?",
+                (row["id"], worker, now, row["id"]),
+            )
+        return self.job(row["id"])
+
+    def heartbeat(self, job_id: str, stage: str, done_chunks: int, total_chunks: int) -> bool:
+        """Note progress; tells whether somebody asked to cancel the job."""
+        with self._transaction() as db:
+            row = db.execute(
+                "UPDATE jobs SET heartbeat_at = ?, stage = ?, done_chunks = ?, total_chunks = ?"
+                " WHERE id = ? RETURNING cancel_requested",
+                (self._clock(), stage, done_chunks, total_chunks, job_id),
+            ).fetchone()
+        return bool(row and row["cancel_requested"])
+
+    def finish(
+        self, job_id: str, state: JobState, *, code: str = "", message: str = "", hint: str = ""
+    ) -> None:
+        """The job ended so; `code`, `message` and `hint` say why where it did not end well."""
+        now = self._clock()
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = ?, ended_at = ?, error_code = ?, error_message = ?, error_hint = ?,"
+                " stage = '' WHERE id = ? AND state NOT IN ('done', 'failed', 'cancelled')",
+                (state, now, code or None, message or None, hint or None, job_id),
+            )
+            _end_attempt(db, job_id, state, now)
+
+    def release(self, job_id: str, outcome: str) -> None:
+        """Give a running job back to the queue: `interrupted` on purpose, or its worker `died`."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'queued', worker = NULL, stage = ''"
+                " WHERE id = ? AND state = 'running'",
+                (job_id,),
+            )
+            _end_attempt(db, job_id, outcome, self._clock())
+
+    def deaths(self, job_id: str) -> int:
+        """How many workers died over this job."""
+        row = self._db.execute(
+            "SELECT COUNT(*) FROM attempts WHERE job_id = ? AND outcome = 'died'", (job_id,)
+        ).fetchone()
+        return int(row[0])
+
+    def request_cancel(self, job_id: str) -> bool:
+        """Ask for a job to be cancelled; False if it has ended or does not exist."""
+        with self._transaction() as db:
+            changed = db.execute(
+                "UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND state IN ('queued', 'running')",
+                (job_id,),
+            )
+        return changed.rowcount == 1
+
+    def cancelled_while_queued(self) -> list[Job]:
+        """Jobs that somebody cancelled before a worker took them."""
+        return self._jobs("state = 'queued' AND cancel_requested = 1")
+
+    def job(self, job_id: str) -> Job | None:
+        """A job by its id."""
+        found = self._jobs("id = ?", job_id)
+        return found[0] if found else None
+
+    def jobs_of(self, drop_id: str) -> list[Job]:
+        """The jobs of a drop, in the order of its documents."""
+        return self._jobs("drop_id = ?", drop_id)
+
+    def jobs_in(self, *states: JobState, limit: int = -1) -> list[Job]:
+        """Jobs in one of `states`, in the order in which they will be done."""
+        marks = ", ".join("?" * len(states))
+        return self._jobs(f"state IN ({marks})", *states, limit=limit)
+
+    def running_of(self, worker: str) -> list[Job]:
+        """What `worker` had in hand."""
+        return self._jobs("state = 'running' AND worker = ?", worker)
+
+    def _jobs(self, where: str, *values: object, limit: int = -1) -> list[Job]:
+        rows = self._db.execute(
+            "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"
+            f" WHERE {where} ORDER BY priority, submitted_at, idx LIMIT ?",  # noqa: S608 (`where` is ours)
+            (*values, limit),
+        )
+        return [_job_from(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Number of jobs in each state."""
+        rows = self._db.execute("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state")
+        found = {row["state"]: int(row["n"]) for row in rows}
+        return {state.value: found.get(state.value, 0) for state in JobState}
+
+    def failed_since(self, moment: float) -> int:
+        """Number of jobs that ended badly since `moment`."""
+        row = self._db.execute(
+            "SELECT COUNT(*) FROM jobs WHERE state IN ('failed', 'cancelled') AND ended_at >= ?", (moment,)
+        ).fetchone()
+        return int(row[0])
+
+    def progress(self) -> list[Progress]:
+        """How far each running job is."""
+        rows = self._db.execute(
+            "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"
+            " WHERE state = 'running' ORDER BY started_at"
+        )
+        return [
+            Progress(
+                job=_job_from(row),
+                **{key: row[key] for key in ("worker", "stage", "done_chunks", "total_chunks")},
+                started_at=row["started_at"],
+                heartbeat_at=row["heartbeat_at"],
+            )
+            for row in rows
+        ]
+
+    # -- results -------------------------------------------------------------------------------
+
+    def plan_result(
+        self,
+        folder: PurePosixPath,
+        stem: str,
+        *,
+        source: str,
+        index: int,
+        job_id: str,
+        may_use: Callable[[str, Result | None], bool],
+    ) -> str:
+        """Reserve a name in the outbox: `stem`, or `stem~2`, `stem~3`, ...
+
+        A name is free if nobody reserved it, or if the same source did before (a redrop replaces its
+        own result), and if `may_use(candidate, earlier)` finds nothing foreign on the disk.
+        """
+        with self._transaction() as db:
+            for candidate in _candidates(stem):
+                earlier = self.result(folder, candidate)
+                if earlier and (earlier.source, earlier.index) != (source, index):
+                    continue
+                if not may_use(candidate, earlier):
+                    continue
+                files = json.dumps([asdict(file) for file in earlier.files]) if earlier else "[]"
+                db.execute(
+                    "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        str(folder),
+                        stem_key(candidate),
+                        candidate,
+                        os.fsencode(source),
+                        index,
+                        job_id,
+                        files,
+                        earlier.published_at if earlier else None,
+                    ),
+                )
+                return candidate
+        raise EnvironmentFailure(f"No free name is left for {stem} in {folder}.", hint="Tidy the outbox.")
+
+    def rename_job(self, job_id: str, stem: str) -> None:
+        """The job's result will be called `stem`: its planned name was taken meanwhile."""
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET stem = ? WHERE id = ?", (stem, job_id))
+
+    def result(self, folder: PurePosixPath, stem: str) -> Result | None:
+        """What we know of a name in the outbox."""
+        row = self._db.execute(
+            "SELECT * FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem))
+        ).fetchone()
+        return None if row is None else _result_from(row)
+
+    def results(self) -> list[Result]:
+        """Every published result, oldest first."""
+        rows = self._db.execute("SELECT * FROM results WHERE published_at IS NOT NULL ORDER BY published_at")
+        return [_result_from(row) for row in rows]
+
+    def publish(self, folder: PurePosixPath, stem: str, files: Sequence[ResultFile]) -> None:
+        """These files stand in the outbox under this name now."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE results SET files = ?, published_at = ? WHERE folder = ? AND stem_key = ?",
+                (json.dumps([asdict(f) for f in files]), self._clock(), str(folder), stem_key(stem)),
+            )
+
+    def forget_result(self, folder: PurePosixPath, stem: str) -> None:
+        """The result was pruned."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem)))
+
+
+def stem_key(stem: str) -> str:
+    """What a case-blind, Unicode-normalising disk would take for the same name."""
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def _candidates(stem: str) -> Iterator[str]:
+    yield stem
+    for number in range(2, MAX_SUFFIX):
+        yield f"{stem}~{number}"
+
+
+def _insert_job(db: sqlite3.Connection, job: Job) -> None:
+    db.execute(
+        "INSERT INTO jobs (id, drop_id, idx, state, priority, folder, stem, spec, source_name, source_sha256,"
+        " source_bytes, submitted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            job.id,
+            job.drop_id,
+            job.index,
+            job.state,
+            PRIORITIES.index(job.priority),
+            str(job.folder),
+            job.stem,
+            spec_to_json(job.spec),
+            job.source.name,
+            job.source.sha256,
+            job.source.bytes,
+            job.submitted_at,
+        ),
+    )
+
+
+def _end_attempt(db: sqlite3.Connection, job_id: str, outcome: str, now: float) -> None:
+    db.execute(
+        "UPDATE attempts SET ended_at = ?, outcome = ? WHERE job_id = ? AND outcome IS NULL",
+        (now, str(outcome), job_id),
+    )
+
+
+def _drop_from(row: sqlite3.Row) -> Drop:
+    return Drop(
+        id=row["id"],
+        relative=os.fsdecode(row["relative"]),
+        state=DropState(row["state"]),
+        mode=row["mode"],
+        members=tuple(json.loads(row["members"])),
+        stamp=(row["ino"], row["size"], row["mtime_ns"], row["ctime_ns"]),
+        sha256=row["sha256"],
+        claimed_at=row["claimed_at"],
+        location=row["location"],
+    )
+
+
+def _job_from(row: sqlite3.Row) -> Job:
+    source = Source(name=row["source_name"], sha256=row["source_sha256"], bytes=row["source_bytes"])
+    return Job(
+        id=row["id"],
+        drop_id=row["drop_id"],
+        index=row["idx"],
+        state=JobState(row["state"]),
+        priority=_priority(row["priority"]),
+        folder=PurePosixPath(row["folder"]),
+        stem=row["stem"],
+        spec=spec_from_json(row["spec"]),
+        source=source,
+        submitted_at=row["submitted_at"],
+        attempts=row["attempts"],
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+        error_hint=row["error_hint"],
+    )
+
+
+def _priority(rank: int) -> Any:
+    return PRIORITIES[rank]
+
+
+def _result_from(row: sqlite3.Row) -> Result:
+    return Result(
+        folder=PurePosixPath(row["folder"]),
+        stem=row["stem"],
+        source=os.fsdecode(row["source"]),
+        index=row["idx"],
+        job_id=row["job_id"],
+        files=tuple(ResultFile(**file) for file in json.loads(row["files"])),
+        published_at=row["published_at"],
+    )

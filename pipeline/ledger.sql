@@ -1,0 +1,62 @@
+-- The ledger: what was dropped, what jobs it became, what was tried and what came out.
+-- Local disk only: WAL does not work over network filesystems.
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+
+CREATE TABLE IF NOT EXISTS drops (
+    id TEXT PRIMARY KEY,
+    relative BLOB NOT NULL,          -- bytes: file names need not be text
+    state TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    members TEXT NOT NULL,           -- JSON list of relative paths, surrogate escapes
+    ino INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+    sha256 TEXT NOT NULL DEFAULT '',
+    claimed_at REAL NOT NULL,
+    ended_at REAL,
+    location TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS drops_by_relative ON drops (relative);
+CREATE INDEX IF NOT EXISTS drops_by_state ON drops (state);
+
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY,
+    drop_id TEXT NOT NULL REFERENCES drops (id),
+    idx INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,       -- 0 high, 1 normal, 2 low
+    folder TEXT NOT NULL,
+    stem TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    source_name TEXT NOT NULL, source_sha256 TEXT NOT NULL, source_bytes INTEGER NOT NULL,
+    submitted_at REAL NOT NULL, started_at REAL, ended_at REAL,
+    worker TEXT, heartbeat_at REAL,
+    stage TEXT NOT NULL DEFAULT '', done_chunks INTEGER NOT NULL DEFAULT 0, total_chunks INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    error_code TEXT, error_message TEXT, error_hint TEXT
+);
+CREATE INDEX IF NOT EXISTS jobs_to_do ON jobs (state, priority, submitted_at, idx);
+CREATE INDEX IF NOT EXISTS jobs_by_drop ON jobs (drop_id);
+CREATE INDEX IF NOT EXISTS jobs_running_by_name ON jobs (folder, stem) WHERE state = 'running';
+
+CREATE TABLE IF NOT EXISTS attempts (
+    job_id TEXT NOT NULL REFERENCES jobs (id),
+    number INTEGER NOT NULL,
+    worker TEXT NOT NULL,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    outcome TEXT,                    -- done failed cancelled interrupted died; NULL while it runs
+    PRIMARY KEY (job_id, number)
+);
+
+-- One row for each name in the outbox that is ours: planned when the job is claimed, filled when published.
+CREATE TABLE IF NOT EXISTS results (
+    folder TEXT NOT NULL,
+    stem_key TEXT NOT NULL,          -- NFC and casefolded: what a case-blind disk would call the same
+    stem TEXT NOT NULL,
+    source BLOB NOT NULL,            -- relative path of the drop
+    idx INTEGER NOT NULL,            -- which of its jobs
+    job_id TEXT NOT NULL,
+    files TEXT NOT NULL DEFAULT '[]',  -- JSON: name, bytes, mtime_ns, sha256
+    published_at REAL,
+    PRIMARY KEY (folder, stem_key)
+);
+CREATE INDEX IF NOT EXISTS results_by_job ON results (job_id);
