@@ -1,1 +1,25 @@
-"""Speech engines: one Protocol (`base.Engine`), one table (`ENGINES`), one contract test."""
+"""The speech engines, by the name a job gives them.
+
+An engine's module is imported when it is asked for and not before, so that nobody pays for torch
+who does not use it.
+"""
+
+from collections.abc import Callable
+
+from pipeline.engines.base import Engine
+
+
+def _espeak(_device: str) -> Engine:
+    from pipeline.engines.espeak import EspeakEngine
+
+    return EspeakEngine()
+
+
+LOADERS: dict[str, Callable[[str], Engine]] = {
+    "espeak": _espeak,
+}
+
+
+def load(name: str, device: str = "cpu") -> Engine:
+    """The engine `name`, ready to speak on `device` (`cpu`, `cuda:0`); KeyError if not in `LOADERS`."""
+    return LOADERS[name](device)
