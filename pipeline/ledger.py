@@ -300,8 +300,8 @@ class Ledger:
 
     def _jobs(self, where: str, *values: object, limit: int = -1) -> list[Job]:
         rows = self._db.execute(
-            "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"
-            f" WHERE {where} ORDER BY priority, submitted_at, idx LIMIT ?",  # noqa: S608 (`where` is ours)
+            "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"  # noqa: S608
+            f" WHERE {where} ORDER BY priority, submitted_at, idx LIMIT ?",
             (*values, limit),
         )
         return [_job_from(row) for row in rows]

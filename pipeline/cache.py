@@ -1,0 +1,94 @@
+"""Finished takes by content, so that nothing is spoken twice.
+
+Knows utterances and sound; nothing of jobs. An entry is a wave file and a small JSON beside it,
+written last; transcripts are kept beside their take by recogniser. Invariant: what `speech`
+returns is byte for byte what the engine returned; a damaged entry counts as absent.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+
+import soundfile
+
+from pipeline.engines.base import Utterance
+from pipeline.sound.audio import Speech, Word, from_pcm16, to_pcm16
+from pipeline.verify import Transcript
+
+FORMAT = 1
+
+
+def take_key(utterance: Utterance, engine_name: str, engine_version: str, *, random: bool) -> str:
+    """What makes one take the same as another: everything that reaches the engine."""
+    facts = {
+        "format": FORMAT,
+        "engine": [engine_name, engine_version],
+        "text": utterance.text,
+        "voice": utterance.voice.fingerprint,
+        "language": utterance.language,
+        "synthesis": utterance.synthesis.model_dump(),
+        "seed": utterance.seed if random else None,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class TakeCache:
+    """A folder of takes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def speech(self, key: str) -> Speech | None:
+        """The take stored under `key`, or None."""
+        wave, sheet = self._paths(key)
+        try:
+            facts = json.loads(sheet.read_bytes())
+            samples, rate_hz = soundfile.read(wave, dtype="int16")
+            if zlib.crc32(samples) != facts["crc32"]:
+                return None
+            words = None if facts["words"] is None else tuple(Word(**word) for word in facts["words"])
+        except (OSError, ValueError, KeyError, TypeError, soundfile.SoundFileError):
+            return None  # absent, cut off by a crash, or of another version: it is simply spoken again
+        os.utime(sheet)  # least recently used goes first
+        return Speech(audio=from_pcm16(samples, rate_hz), words=words)
+
+    def keep(self, key: str, speech: Speech) -> Speech:
+        """Store a take; returns it exactly as `speech` will, so that first and later runs agree."""
+        wave, sheet = self._paths(key)
+        wave.parent.mkdir(parents=True, exist_ok=True)
+        samples = to_pcm16(speech.audio)
+        temporary = wave.with_suffix(f".{os.getpid()}.tmp")
+        soundfile.write(temporary, samples, speech.audio.rate_hz, subtype="PCM_16", format="WAV")
+        os.replace(temporary, wave)
+        words = None if speech.words is None else [asdict(word) for word in speech.words]
+        _write_json(sheet, {"crc32": zlib.crc32(samples), "words": words})
+        return Speech(audio=from_pcm16(samples, speech.audio.rate_hz), words=speech.words)
+
+    def transcript(self, key: str, recogniser: str) -> Transcript | None:
+        """What `recogniser` (name and version) heard in the take `key`, or None."""
+        try:
+            return Transcript.from_dict(json.loads(self._heard(key, recogniser).read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep_transcript(self, key: str, recogniser: str, transcript: Transcript) -> None:
+        """Remember what was heard."""
+        _write_json(self._heard(key, recogniser), transcript.to_dict())
+
+    def _paths(self, key: str) -> tuple[Path, Path]:
+        stem = self._folder / key[:2] / key
+        return stem.with_suffix(".wav"), stem.with_suffix(".json")
+
+    def _heard(self, key: str, recogniser: str) -> Path:
+        digest = hashlib.sha256(recogniser.encode()).hexdigest()[:12]
+        return self._folder / key[:2] / f"{key}.{digest}.json"
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Atomic, not durable: an entry lost in a power cut is only spoken again."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(temporary, path)

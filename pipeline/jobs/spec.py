@@ -1,0 +1,316 @@
+"""What people write, parsed: job files, folder defaults, voice sheets, and the cascade between them.
+
+Knows YAML models and file names, reads no file. Invariants: every problem of a file is told at
+once with its line; a reference never leads out of the folder that the job file lies in.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.errors import SpecError
+from pipeline.jobs.job import Part
+from pipeline.jobs.settings import Conversion, Kind, Settings, Sound, Strict
+from pipeline.strict_yaml import Document, ModelT, Path_, load_documents, validate
+
+AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"})
+TEXT_SUFFIXES = frozenset({".txt", ".md"})
+MAX_DOCUMENTS = 1000
+Reference = Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class TtsFile(Settings):
+    """A `kind: tts` document."""
+
+    kind: Literal["tts"] = "tts"
+    text: Annotated[str, Field(min_length=1)] | None = None
+    text_file: Reference | None = None
+
+
+class VcSound(Sound):
+    """`audio:` of a `kind: vc` document: the recording, and what is done to the result."""
+
+    file: Reference
+
+
+class VcFile(Settings):
+    """A `kind: vc` document."""
+
+    kind: Literal["vc"]
+    audio: VcSound
+
+
+class PartEntry(Strict):
+    """One of `parts`: a file or a silence."""
+
+    file: Reference | None = None
+    silence_ms: Annotated[int, Field(ge=10, le=60_000)] | None = None
+
+
+class ConcatFile(Settings):
+    """A `kind: concat` document."""
+
+    kind: Literal["concat"]
+    parts: Annotated[tuple[PartEntry, ...], Field(min_length=1, max_length=10_000, strict=False)]
+    crossfade_ms: Annotated[int, Field(ge=0, le=5000)] = 0
+    level: bool = True
+
+
+class VoiceSheet(Strict):
+    """`voices/<name>.yaml`."""
+
+    description: str = ""
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")] | None = None
+    espeak: Annotated[str, Field(min_length=1, max_length=60)] | None = None
+    "the espeak-ng voice that stands in for this one on the embedded engine"
+    defaults: Settings = Settings()
+
+
+JobFile = TtsFile | VcFile | ConcatFile
+KINDS: Mapping[str, type[JobFile]] = {"tts": TtsFile, "vc": VcFile, "concat": ConcatFile}
+# Keys of a job document that are no settings and take no part in the cascade.
+_OWN_KEYS = frozenset({"kind", "text", "text_file", "parts", "crossfade_ms", "level"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One job as it was asked for, before the cascade."""
+
+    kind: Kind
+    settings: Settings
+    "with only the keys set that the job file set"
+    text: str | None = None
+    file: str | None = None
+    "text file or recording, relative to the job file's folder, normalised"
+    parts: tuple[Part, ...] = ()
+    crossfade_ms: int = 0
+    level: bool = True
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Files that it names, relative to the job file's folder."""
+        voice = self.settings.voice
+        named = [self.file, *(part.file for part in self.parts)]
+        named += [normalised(voice)] if voice is not None and looks_like_clip(voice) else []
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+def parse_job_file(data: bytes, name: str) -> tuple[Request, ...]:
+    """Every job of a job file; raises SpecError with the problems of all its documents."""
+    documents = load_documents(data, name)
+    if not documents:
+        raise SpecError(f"{name} holds no job.", hint="docs/job-file.md shows a complete one.")
+    if len(documents) > MAX_DOCUMENTS:
+        raise SpecError(f"{name} holds {len(documents)} jobs; a file may hold {MAX_DOCUMENTS}.")
+    requests: list[Request] = []
+    problems: list[str] = []
+    for document in documents:
+        try:
+            requests.append(_request(document))
+        except SpecError as error:
+            problems += error.problems or (error.message,)
+    if problems:
+        raise SpecError(
+            problems[0] if len(problems) == 1 else _list(name, problems),
+            problems=tuple(problems),
+            hint="docs/job-file.md lists every key.",
+        )
+    return tuple(requests)
+
+
+def _list(name: str, problems: list[str]) -> str:
+    return f"{name} has {len(problems)} problems:\n" + "\n".join(f"- {problem}" for problem in problems)
+
+
+def parse_defaults(data: bytes, name: str) -> Settings:
+    """A `_defaults.yaml`; an empty one sets nothing."""
+    return _single(data, name, Settings)
+
+
+def parse_voice_sheet(data: bytes, name: str) -> VoiceSheet:
+    """A `voices/<name>.yaml`."""
+    return _single(data, name, VoiceSheet)
+
+
+def _single(data: bytes, name: str, model: type[ModelT]) -> ModelT:
+    documents = load_documents(data, name)
+    if len(documents) > 1:
+        raise SpecError(f"{name} holds {len(documents)} YAML documents; it may hold one.")
+    return validate(model, documents[0] if documents else Document(name, {}, {}))
+
+
+def _request(document: Document) -> Request:
+    model = _model_for(document)
+    document = _expand(document)
+    problems = [*_kind_problems(document), *_reference_problems(document)]
+    try:
+        parsed = validate(model, document)
+    except SpecError as error:
+        raise SpecError(error.message, problems=(*error.problems, *problems) or (error.message,)) from error
+    if problems:
+        raise SpecError("\n".join(problems), problems=tuple(problems))
+    return _as_request(parsed)
+
+
+def _model_for(document: Document) -> type[JobFile]:
+    value = document.value
+    kind = value.get("kind", "tts") if isinstance(value, dict) else "tts"
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SpecError(document.problem(("kind",), f"expected tts, vc or concat, found {kind!r}."))
+    return KINDS[kind]
+
+
+def _expand(document: Document) -> Document:
+    """Short forms written out: `audio: x.wav` in a vc job, a bare file name among `parts`."""
+    value = document.value
+    if not isinstance(value, dict):
+        return document
+    value = dict(value)
+    if value.get("kind") == "vc" and isinstance(value.get("audio"), str):
+        value["audio"] = {"file": value["audio"]}
+    if isinstance(value.get("parts"), list):
+        value["parts"] = [{"file": part} if isinstance(part, str) else part for part in value["parts"]]
+    return replace(document, value=value)
+
+
+def _kind_problems(document: Document) -> Iterator[str]:
+    """What the model alone cannot say: which keys belong together."""
+    value = document.value if isinstance(document.value, dict) else {}
+    if value.get("kind", "tts") == "tts":
+        given = [key for key in ("text", "text_file") if value.get(key) is not None]
+        if len(given) != 1:
+            said = "has both text and text_file" if given else "has neither text nor text_file"
+            yield document.problem((), f"a tts job needs exactly one of text and text_file; this one {said}.")
+    for index, part in enumerate(value.get("parts") or ()):
+        if isinstance(part, dict) and (part.get("file") is None) == (part.get("silence_ms") is None):
+            yield document.problem(("parts", index), "needs either file or silence_ms.")
+
+
+def _reference_problems(document: Document) -> Iterator[str]:
+    for path, reference in _named(document.value if isinstance(document.value, dict) else {}):
+        problem = _why_refused(reference, path)
+        if problem:
+            yield document.problem(path, problem)
+
+
+def _named(value: dict[str, Any]) -> Iterator[tuple[Path_, str]]:
+    """Every file name in a raw document, so that a wrong one is told beside all other problems."""
+    candidates: list[tuple[Path_, Any]] = [(("text_file",), value.get("text_file"))]
+    sound = value.get("audio")
+    candidates.append((("audio",), sound.get("file") if isinstance(sound, dict) else None))
+    parts = value.get("parts")
+    for index, part in enumerate(parts if isinstance(parts, list) else ()):
+        candidates.append((("parts", index), part.get("file") if isinstance(part, dict) else None))
+    voice = value.get("voice")
+    candidates.append((("voice",), voice if isinstance(voice, str) and looks_like_clip(voice) else None))
+    yield from ((path, name) for path, name in candidates if isinstance(name, str) and name)
+
+
+def _why_refused(reference: str, path: Path_) -> str | None:
+    if is_url(reference):
+        return (
+            f"{reference} is a web address; fetching references is not supported yet."
+            " Put the file beside the job file and name it here."
+        )
+    if "\0" in reference or "\\" in reference:
+        return f"{reference!r} is no file name; separate folders by a forward slash."
+    pure = PurePosixPath(reference)
+    if pure.is_absolute() or ".." in pure.parts:
+        return f"{reference} leads out of the job file's folder; files must lie beside or below the job file."
+    if any(part.startswith(".") for part in pure.parts):
+        return f"{reference} names a hidden file; rename it."
+    wanted = TEXT_SUFFIXES if path == ("text_file",) else AUDIO_SUFFIXES
+    if pure.suffix.lower() not in wanted:
+        return f"{reference} must end in one of {', '.join(sorted(wanted))}."
+    return None
+
+
+def is_url(reference: str) -> bool:
+    """Whether a reference is a web address of any scheme."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", reference) is not None
+
+
+def looks_like_clip(voice: str) -> bool:
+    """Whether a `voice:` names a file or an address rather than a voice by name."""
+    return is_url(voice) or PurePosixPath(voice).suffix.lower() in AUDIO_SUFFIXES
+
+
+def normalised(reference: str) -> str:
+    """`./a//b.wav` as `a/b.wav`."""
+    return str(PurePosixPath(reference))
+
+
+def _as_request(parsed: JobFile) -> Request:
+    settings = _settings_of(parsed)
+    if isinstance(parsed, VcFile):
+        return Request(kind="vc", settings=settings, file=normalised(parsed.audio.file))
+    if isinstance(parsed, ConcatFile):
+        parts = tuple(
+            Part(file=normalised(p.file) if p.file is not None else None, silence_ms=p.silence_ms)
+            for p in parsed.parts
+        )
+        return Request(
+            kind="concat",
+            settings=settings,
+            parts=parts,
+            crossfade_ms=parsed.crossfade_ms,
+            level=parsed.level,
+        )
+    file = normalised(parsed.text_file) if parsed.text_file is not None else None
+    return Request(kind="tts", settings=settings, text=parsed.text, file=file)
+
+
+def _settings_of(parsed: JobFile) -> Settings:
+    """Only the cascading keys, and of those only what the file set."""
+    values = {key: value for key, value in as_set(parsed).items() if key not in _OWN_KEYS}
+    if isinstance(parsed, VcFile):
+        values["audio"] = {key: value for key, value in values["audio"].items() if key != "file"}
+    return Settings.model_validate(values)
+
+
+def as_set(settings: Settings) -> dict[str, Any]:
+    """The keys that somebody set, as nested plain values."""
+    return settings.model_dump(exclude_unset=True, by_alias=True)
+
+
+def cascade(*layers: Settings) -> Settings:
+    """One Settings from several, the first winning key by key. Lists are taken whole."""
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = _merge(merged, as_set(layer))
+    return Settings.model_validate(merged)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        result[key] = _merge(below[key], value) if both else value
+    return result
+
+
+def complete(settings: Settings) -> Settings:
+    """Every key written out, so that a later change of defaults cannot change a frozen job."""
+    return Settings.model_validate(settings.model_dump(by_alias=True))
+
+
+def problems_of(settings: Settings) -> Sequence[str]:
+    """What is wrong between keys that are each right."""
+    found = []
+    if settings.chunks.min_chars > settings.chunks.max_chars:
+        found.append("chunks.min_chars is larger than chunks.max_chars.")
+    if settings.takes.max_tries < settings.takes.per_chunk:
+        found.append("takes.max_tries is smaller than takes.per_chunk.")
+    if _overlap_too_long(settings.conversion):
+        found.append("conversion.overlap_seconds must be less than half of conversion.chunk_seconds.")
+    if len(set(settings.output.formats)) != len(settings.output.formats):
+        found.append("output.formats names a format twice.")
+    return found
+
+
+def _overlap_too_long(conversion: Conversion) -> bool:
+    return conversion.overlap_seconds * 2 >= conversion.chunk_seconds

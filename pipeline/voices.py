@@ -1,0 +1,103 @@
+"""The voice library: reference clips and their sheets, by name.
+
+Knows `voices/` and what a voice sheet says; loads no engine. Invariant: a name means the same clip
+for the whole life of a job, because the clip's hash is frozen with it.
+"""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import InputError, SpecError
+from pipeline.files import open_regular, sha256_of
+from pipeline.jobs.job import VoiceChoice
+from pipeline.jobs.settings import Settings
+from pipeline.jobs.spec import AUDIO_SUFFIXES, VoiceSheet, as_set, parse_voice_sheet
+
+SHEET_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryVoice:
+    """One voice of the library."""
+
+    name: str
+    clip: Path | None
+    sheet: VoiceSheet
+
+    @property
+    def defaults(self) -> Settings:
+        """The voice's own layer of the cascade."""
+        values = as_set(self.sheet.defaults)
+        if self.sheet.language is not None:
+            values.setdefault("language", self.sheet.language)
+        return Settings.model_validate(values)
+
+    def choice(self, engine: str) -> VoiceChoice:
+        """This voice as `engine` can use it."""
+        if engine == "espeak" and self.sheet.espeak is not None:
+            return VoiceChoice(name=self.sheet.espeak)
+        if self.clip is None:
+            raise InputError(
+                f"The voice {self.name} has no recording, so {engine} cannot use it.",
+                code="voice_without_clip",
+                hint=f"Put {self.name}.wav into the voices folder, or set another voice.",
+            )
+        return VoiceChoice(name=self.name, clip=str(self.clip), clip_sha256=sha256_of(self.clip))
+
+
+class Library:
+    """The voices folder, read anew at each question: it is small, and people edit it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, name: str) -> LibraryVoice | None:
+        """The voice of this name, or None; raises SpecError if its sheet is wrong."""
+        if "/" in name or name.startswith("."):
+            return None
+        files = [path for path in self._files() if path.stem == name]
+        if not files:
+            return None
+        clips = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
+        if len(clips) > 1:
+            raise InputError(
+                f"The voice {name} has several recordings: {', '.join(c.name for c in clips)}.",
+                code="voice_ambiguous",
+                hint="Keep one of them in the voices folder.",
+            )
+        sheets = [path for path in files if path.suffix in SHEET_SUFFIXES]
+        sheet = self._sheet(sheets[0]) if sheets else VoiceSheet()
+        return LibraryVoice(name=name, clip=clips[0] if clips else None, sheet=sheet)
+
+    def names(self) -> list[str]:
+        """All voices, sorted."""
+        return sorted({path.stem for path in self._files()})
+
+    def nearest(self, name: str) -> list[str]:
+        """Names that somebody may have meant."""
+        return difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
+
+    def _files(self) -> list[Path]:
+        known = AUDIO_SUFFIXES | set(SHEET_SUFFIXES)
+        try:
+            with os.scandir(self._folder) as entries:
+                return [
+                    Path(entry.path)
+                    for entry in entries
+                    if not entry.name.startswith(".")
+                    and Path(entry.name).suffix.lower() in known
+                    and entry.is_file()
+                ]
+        except FileNotFoundError:
+            return []
+
+    @staticmethod
+    def _sheet(path: Path) -> VoiceSheet:
+        with open_regular(path) as stream:
+            data = stream.read()
+        try:
+            return parse_voice_sheet(data, f"voices/{path.name}")
+        except SpecError as error:
+            raise SpecError(error.message, problems=error.problems, hint="Mend the voice sheet.") from error
