@@ -68,6 +68,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         if error.errno != errno.EXDEV and error.errno not in _UNSUPPORTED_ERRNOS:
             raise
         copy(source, target)
+    else:
+        fsync_file(target)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -393,6 +393,14 @@ class Ledger:
         rows = self._db.execute("SELECT * FROM results WHERE published_at IS NOT NULL ORDER BY published_at")
         return [_result_from(row) for row in rows]
 
+    def plan_files(self, folder: PurePosixPath, stem: str, files: Sequence[ResultFile]) -> None:
+        """These files are ours, whether or not the next crash lets all of them be published."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE results SET files = ? WHERE folder = ? AND stem_key = ?",
+                (json.dumps([asdict(f) for f in files]), str(folder), stem_key(stem)),
+            )
+
     def publish(self, folder: PurePosixPath, stem: str, files: Sequence[ResultFile]) -> None:
         """These files stand in the outbox under this name now."""
         with self._transaction() as db:

@@ -1,0 +1,53 @@
+"""Names that every disk takes: safe for Windows, macOS, ext4 and network shares.
+
+Pure. Invariant: a name returned here is NFC, non-empty, without control or reserved characters,
+and short enough to take every suffix that we may append.
+"""
+
+import hashlib
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+MAX_NAME_BYTES = 255
+# Room for "~9999", ".error.json" and the hidden name that a file has while it is written.
+SUFFIX_ROOM_BYTES = 24
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]')
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
+
+
+def safe_name(name: str) -> str:
+    """`name` as the nearest name that is valid everywhere.
+
+    Undecodable bytes and forbidden characters become `_`. A name that was too long keeps its
+    beginning and takes eight hex digits of its hash, so that two long names stay two.
+    """
+    text = name.encode("utf-8", "replace").decode("utf-8")
+    text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).strip().rstrip(". ")
+    if not text or _RESERVED.match(text):
+        text = "_" + text
+    if text.startswith("."):
+        text = "_" + text[1:]
+    limit = MAX_NAME_BYTES - SUFFIX_ROOM_BYTES
+    return text if len(text.encode()) <= limit else _shortened(text, limit, name)
+
+
+def _shortened(text: str, limit: int, original: str) -> str:
+    digest = hashlib.sha256(original.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    kept = text.encode()[: limit - 9].decode("utf-8", "ignore")
+    while kept and unicodedata.combining(kept[-1]):
+        kept = kept[:-1]
+    return f"{kept.rstrip('. ')}~{digest}"
+
+
+def safe_folder(folder: PurePosixPath) -> PurePosixPath:
+    """A relative folder, each of its names made safe."""
+    return PurePosixPath(*(safe_name(part) for part in folder.parts))
+
+
+def with_suffix_number(name: str, number: int) -> str:
+    """`story.txt` as `story~2.txt`; number 1 is the name itself."""
+    if number == 1:
+        return name
+    pure = PurePosixPath(name)
+    return f"{pure.stem}~{number}{pure.suffix}"

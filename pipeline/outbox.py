@@ -1,0 +1,358 @@
+"""The outbox: results, logs, manifests and failure notes, each published whole or not at all.
+
+Knows the ledger's results and the disk; nothing of how sound is made. Invariants: the manifest
+comes last and goes first; a file that is not ours, or that somebody changed, is never replaced.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import VoxspoolError
+from pipeline.files import atomic_write, display, fsync_dir, link_or_copy, move_new, sha256_of
+from pipeline.jobs.job import Drop, Job, JobState, Source
+from pipeline.layout import Layout
+from pipeline.ledger import Ledger, Result, ResultFile
+from pipeline.naming import MAX_NAME_BYTES, safe_folder, safe_name
+
+MANIFEST_SCHEMA = "voxspool/manifest/1"
+ERROR_SCHEMA = "voxspool/error/1"
+FORMATS = ("wav", "mp3", "flac", "opus", "m4a", "m4b")
+# What a result may consist of; a name is free only if none of these is taken by somebody else.
+SUFFIXES = (*(f".{name}" for name in FORMATS), ".log", ".json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One finished audio file."""
+
+    path: str
+    "relative to the outbox"
+    format: str
+    sha256: str
+    duration_seconds: float
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord:
+    """What became of one chunk of the text."""
+
+    index: int
+    text: str
+    seed: int
+    tries: int
+    cached: bool
+    passed: bool | None
+    "null: not checked"
+    word_error_rate: float | None
+    transcript: str | None
+    start_seconds: float
+    end_seconds: float
+    reasons: tuple[str, ...] = ()
+    "why the take did not pass"
+    settings: dict[str, Any] = field(default_factory=dict)
+    "what this take used instead of the job's own synthesis settings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Where the time went, in seconds."""
+
+    queued_seconds: float = 0.0
+    synthesis_seconds: float = 0.0
+    check_seconds: float = 0.0
+    total_seconds: float = 0.0
+    encode_wait_seconds: float = 0.0
+    "time that the job waited for the encoder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """`<stem>.json`: what was made of what, with which settings, and how well."""
+
+    schema: str = MANIFEST_SCHEMA
+    job_id: str
+    status: str
+    kind: str
+    source: Source
+    engine: dict[str, str]
+    settings: dict[str, Any]
+    outputs: tuple[Output, ...] = ()
+    chunks: tuple[ChunkRecord, ...] = ()
+    chapters: tuple[dict[str, Any], ...] = ()
+    timings: Timings = Timings()
+    warnings: tuple[str, ...] = ()
+    check: str = "none"
+    "the recogniser that checked, with its version, or `none` and why"
+    error: dict[str, str] | None = None
+
+    def to_json(self) -> bytes:
+        """As it stands in the outbox."""
+        fields = {key: value for key, value in asdict(self).items() if key != "error" or value is not None}
+        return json.dumps(fields, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A finished audio file in a work folder, not yet published."""
+
+    format: str
+    path: Path
+    duration_seconds: float
+    sample_rate_hz: int
+
+
+def may_use(layout: Layout, folder: PurePosixPath, candidate: str, earlier: Result | None) -> bool:
+    """Whether a name in the outbox holds nothing but what we ourselves put there, unchanged."""
+    known = earlier.files if earlier else ()
+    directory = layout.outbox / folder
+    return all(
+        is_ours(path, known) or not os.path.lexists(path)
+        for path in (directory / f"{candidate}{suffix}" for suffix in SUFFIXES)
+    )
+
+
+def is_ours(path: Path, known: Sequence[ResultFile]) -> bool:
+    """Whether `path` is one of the files that we published, as we published it."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    for file in known:
+        if file.name == path.name and file.bytes == status.st_size:
+            return file.mtime_ns == status.st_mtime_ns or file.sha256 == sha256_of(path)
+    return False
+
+
+def publish(
+    layout: Layout,
+    ledger: Ledger,
+    job: Job,
+    source_relative: str,
+    rendered: Sequence[Rendered],
+    log: str,
+    manifest: Manifest,
+) -> Manifest:
+    """Put a job's results under their names; returns the manifest as it was written.
+
+    Any step may be the last before a crash: doing it all again then finds its own files by their
+    hashes, which are in the ledger before the first of them gets its name.
+    """
+    stage = layout.publishing(job.id)
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    staged = [_stage(stage, item) for item in rendered]
+    while True:
+        stem = ledger.plan_result(
+            job.folder,
+            job.stem,
+            source=source_relative,
+            index=job.index,
+            job_id=job.id,
+            may_use=lambda candidate, earlier: may_use(layout, job.folder, candidate, earlier),
+        )
+        try:
+            written = _publish_as(layout, ledger, job, stem, staged, log, manifest)
+        except FileExistsError:
+            continue  # somebody put a file there between the look and the move: take the next name
+        if stem != job.stem:
+            ledger.rename_job(job.id, stem)
+        shutil.rmtree(stage, ignore_errors=True)
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    rendered: Rendered
+    path: Path
+    sha256: str
+
+
+def _stage(stage: Path, item: Rendered) -> _Staged:
+    path = stage / f"audio.{item.format}"
+    link_or_copy(item.path, path)
+    return _Staged(item, path, sha256_of(path))
+
+
+def _publish_as(
+    layout: Layout,
+    ledger: Ledger,
+    job: Job,
+    stem: str,
+    staged: Sequence[_Staged],
+    log: str,
+    manifest: Manifest,
+) -> Manifest:
+    directory = layout.outbox / job.folder
+    directory.mkdir(parents=True, exist_ok=True)
+    outputs = tuple(_output(job.folder / f"{stem}.{s.rendered.format}", s) for s in staged)
+    manifest = replace(manifest, outputs=outputs)
+    sources = {f"{stem}.{s.rendered.format}": s.path for s in staged}
+    hashes = {f"{stem}.{s.rendered.format}": s.sha256 for s in staged}
+    for suffix, data in ((".log", log.encode("utf-8", "backslashreplace")), (".json", manifest.to_json())):
+        sources[stem + suffix] = layout.publishing(job.id) / f"text{suffix}"
+        hashes[stem + suffix] = hashlib.sha256(data).hexdigest()
+        atomic_write(sources[stem + suffix], data)
+    earlier = ledger.result(job.folder, stem)
+    before = earlier.files if earlier else ()
+    planned = [_result_file(name, path, hashes[name]) for name, path in sources.items()]
+    ledger.plan_files(job.folder, stem, [*planned, *before])
+    _move_into(directory, stem, sources, [*planned, *before])
+    _remove_stale(directory, before, keep=set(sources))
+    fsync_dir(directory)
+    published = [_result_file(name, directory / name, hashes[name]) for name in sources]
+    ledger.publish(job.folder, stem, published)
+    return manifest
+
+
+def _move_into(directory: Path, stem: str, sources: Mapping[str, Path], known: Sequence[ResultFile]) -> None:
+    """Audio, log, manifest: in this order, with an earlier manifest gone before anything is replaced."""
+    _remove_ours(directory / f"{stem}.json", known)
+    for name, path in sources.items():
+        target = directory / name
+        _remove_ours(target, known)
+        move_new(path, target)
+
+
+def _remove_ours(path: Path, known: Sequence[ResultFile]) -> None:
+    if is_ours(path, known):
+        path.unlink()
+
+
+def _remove_stale(directory: Path, before: Sequence[ResultFile], keep: set[str]) -> None:
+    """Files of the earlier result in formats that are no longer wanted."""
+    for file in before:
+        if file.name not in keep:
+            _remove_ours(directory / file.name, [file])
+
+
+def _result_file(name: str, path: Path, sha256: str) -> ResultFile:
+    status = path.stat()
+    return ResultFile(name=name, bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256)
+
+
+def _output(path: PurePosixPath, staged: _Staged) -> Output:
+    return Output(
+        path=str(path),
+        format=staged.rendered.format,
+        sha256=staged.sha256,
+        duration_seconds=round(staged.rendered.duration_seconds, 3),
+        sample_rate_hz=staged.rendered.sample_rate_hz,
+    )
+
+
+# -- failures ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why one job of a drop did not come out."""
+
+    job_id: str
+    code: str
+    message: str
+    hint: str
+    index: int = 0
+
+
+def failed_name(layout: Layout, drop: Drop) -> Path:
+    """Where the dropped file itself goes: its own name below failed/, with a suffix where taken."""
+    folder = layout.failed / safe_folder(drop.folder)
+    name = PurePosixPath(drop.name)
+    stem = os.fsencode(name.stem)
+    for number in range(1, 10_000):
+        tail = os.fsencode(name.suffix if number == 1 else f"~{number}{name.suffix}")
+        candidate = folder / os.fsdecode(stem[: MAX_NAME_BYTES - len(tail)] + tail)
+        if not os.path.lexists(candidate) or _same_bytes(candidate, drop):
+            return candidate
+    raise VoxspoolError(f"{folder} holds too many files called {display(drop.name)}.", hint="Tidy failed/.")
+
+
+def _same_bytes(path: Path, drop: Drop) -> bool:
+    """The very same content failed before: one copy of it is enough."""
+    return path.is_file() and not path.is_symlink() and sha256_of(path) == drop.sha256
+
+
+def write_failure_notes(drop: Drop, target: Path, failures: Sequence[Failure]) -> Path:
+    """`<name>.error.txt` for people and `<name>.error.json` for scripts, beside `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text, record = note_paths(target)
+    facts = {
+        "schema": ERROR_SCHEMA,
+        "status": "failed",
+        "source": {"name": display(drop.relative), "sha256": drop.sha256, "bytes": drop.stamp[1]},
+        "drop_id": drop.id,
+        "error": {key: getattr(failures[0], key) for key in ("code", "message", "hint")},
+        "jobs": [asdict(failure) for failure in failures],
+    }
+    atomic_write(record, json.dumps(facts, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    atomic_write(text, _note(drop, failures).encode("utf-8", "backslashreplace"))
+    return text
+
+
+def note_paths(target: Path) -> tuple[Path, Path]:
+    """The names of the two notes about a failed file."""
+    name = safe_name(target.name)
+    return target.parent / f"{name}.error.txt", target.parent / f"{name}.error.json"
+
+
+def _note(drop: Drop, failures: Sequence[Failure]) -> str:
+    lines = []
+    for failure in failures:
+        which = f"Job {failure.index + 1}: " if len(failures) > 1 or failure.index else ""
+        lines.append(which + failure.message)
+        if failure.hint:
+            lines.append(failure.hint)
+    name = display(drop.name)
+    retry = (
+        f"To try again, change or touch {name} in the inbox: it was left there."
+        if drop.mode == "leave"
+        else f"To try again, move {name} from here back into the inbox."
+    )
+    return "\n".join([*lines, "", retry, ""])
+
+
+def remove_stale_notes(layout: Layout, drop: Drop) -> None:
+    """A file that failed before came out well now: its old notes would only confuse."""
+    target = layout.failed / safe_folder(drop.folder) / drop.name
+    if os.path.lexists(target):
+        return
+    text, record = note_paths(target)
+    if not _is_our_record(record):
+        return
+    text.unlink(missing_ok=True)
+    record.unlink()
+    with contextlib.suppress(OSError):
+        if target.parent != layout.failed:
+            target.parent.rmdir()
+
+
+def _is_our_record(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_bytes()).get("schema") == ERROR_SCHEMA)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def error_of(error: VoxspoolError) -> dict[str, str]:
+    """An error as it stands in a manifest."""
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+def failure_of(job: Job) -> Failure:
+    """An ended job's error as a failure."""
+    return Failure(
+        job_id=job.id,
+        code=job.error_code or "unknown",
+        message=job.error_message
+        or ("It was cancelled." if job.state is JobState.CANCELLED else "It failed."),
+        hint=job.error_hint or "",
+        index=job.index,
+    )
