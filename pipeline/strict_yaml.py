@@ -1,10 +1,12 @@
 """YAML as people write it, read strictly: every problem at once, each with its line.
 
 Knows YAML and pydantic, not what the keys mean. Invariant: a document that is returned held no
-duplicate key, no custom tag and no alias, and stayed under the size and depth caps.
+duplicate key, no tag and no alias, stayed under the caps of size, depth and number, and consists of
+text, numbers, true, false, null, lists and mappings with text keys.
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
@@ -18,10 +20,42 @@ from pipeline.errors import SpecError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+MAX_NODES = 50_000
+MAX_PROBLEMS = 50
+MAX_SHOWN_CHARS = 60
 Path_ = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
-# Pure Python on purpose: libyaml's parser recurses in C and dies on deeply nested input.
-Loader = yaml.SafeLoader
+_STR = "tag:yaml.org,2002:str"
+# What is in Unicode but in no text: NUL, and surrogates that `"\\ud800"` can smuggle in.
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without dates, base-60 and octal numbers, `<<` and `=`: those stay text.
+
+    Pure Python on purpose: libyaml's parser recurses in C and dies on deeply nested input. The
+    number forms are those of YAML 1.2 and bounded: converting a number of 10^5 digits takes minutes.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to say which plain scalars mean what)
+
+
+def _resolve(tag: str, pattern: str, first: str) -> None:
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
+
+
+_resolve(
+    "bool", r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", "yYnNtTfFoO"
+)
+_resolve("int", r"^[-+]?(?:0|[1-9][0-9]{0,49})$", "-+0123456789")
+_resolve(
+    "float",
+    r"^[-+]?(?:\.[0-9]{1,50}|[0-9]{1,50}(?:\.[0-9]{0,50})?)(?:[eE][-+]?[0-9]{1,5})?$",
+    "-+.0123456789",
+)
+_resolve("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+.")
+_resolve("null", r"^(?:~|null|Null|NULL)$", "~nN")
+Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^$"), [""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +76,7 @@ class Document:
 
     def problem(self, path: Path_, text: str) -> str:
         """`text` as a sentence with its place: file, line, key."""
-        key = ".".join(str(part) for part in path)
+        key = ".".join(_short(str(part)) for part in path)
         return f"{self.source}, line {self.line_of(path)}: {key + ': ' if key else ''}{text}"
 
 
@@ -56,32 +90,54 @@ def load_documents(data: bytes, source: str) -> list[Document]:
             f"{source} is {len(data):,} bytes long; a YAML file may have {MAX_BYTES:,}.",
             hint="Put long texts into a text file of their own and name it with text_file.",
         )
+    text = _decode(data, source)
     try:
-        _refuse_depth(data, source)
-        nodes = list(yaml.compose_all(data, Loader=Loader))
-        documents = [_document(node, source) for node in nodes if node is not None]
+        _refuse_excess(text, source)
+        nodes = list(yaml.compose_all(text, Loader=Loader))
     except yaml.MarkedYAMLError as error:
         raise SpecError(
             _yaml_message(error, source), hint="Check the indentation and quotes there."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{source} is not readable as YAML: {_first_line(error)}.") from error
+    except (ValueError, OverflowError) as error:  # "\\UFFFFFFFF"
+        raise SpecError(f"{source} holds an escape sequence that stands for no character.") from error
+    documents = [_document(node, source) for node in nodes if node is not None]
     return [document for document in documents if document.value is not None]
 
 
-def _refuse_depth(data: bytes, source: str) -> None:
+def _decode(data: bytes, source: str) -> str:
+    """UTF-8, or UTF-16 with a byte-order mark, as YAML has it; only characters that YAML allows."""
+    codec = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(codec)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SpecError(
+            f"{source}, line {line}: byte 0x{data[error.start]:02x} is not {error.encoding.upper()}.",
+            hint="Save the file as UTF-8.",
+        ) from error
+    if match := Loader.NON_PRINTABLE.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise SpecError(
+            f"{source}, line {line}: the character U+{ord(match.group()):04X} may not stand in YAML.",
+            hint="Save the file as UTF-8.",
+        )
+    return text
+
+
+def _refuse_excess(text: str, source: str) -> None:
     """Walk the event stream, which needs no recursion, before the composer recurses into it."""
     depth = 0
-    for event in yaml.parse(data, Loader=Loader):
+    for number, event in enumerate(yaml.parse(text, Loader=Loader)):
+        place = f"{source}, line {_line(event)}"
         if isinstance(event, yaml.AliasEvent):
-            place = f"{source}, line {_line(event)}"
             raise SpecError(f"{place}: aliases (*name) are not allowed.", hint="Write the value out.")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        if getattr(event, "tag", None) is not None:
+            raise SpecError(f"{place}: tags such as !name are not allowed.", hint="Leave the tag out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise SpecError(f"{source}, line {_line(event)}: nested more than {MAX_DEPTH} levels deep.")
+            raise SpecError(f"{place}: nested more than {MAX_DEPTH} levels deep.")
+        if number > MAX_NODES:
+            raise SpecError(f"{place}: a YAML file may hold {MAX_NODES:,} values.", hint="Split the file.")
 
 
 def _line(marked: yaml.Event | yaml.Node) -> int:
@@ -96,12 +152,9 @@ def _document(node: yaml.Node, source: str) -> Document:
         raise SpecError(_summary(source, problems), problems=tuple(problems))
     loader = Loader("")
     try:
-        value = loader.construct_document(node)
-    except ValueError as error:  # an impossible date such as 2026-99-99
-        raise SpecError(f"{source}: {_first_line(error)}.") from error
+        return Document(source, loader.construct_document(node), lines)
     finally:
         loader.dispose()
-    return Document(source, value, lines)
 
 
 def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], source: str) -> None:
@@ -111,16 +164,25 @@ def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[
             _walk(child, (*path, index), lines, problems, source)
     elif isinstance(node, yaml.MappingNode):
         for key_node, child in node.value:
-            key = _key(key_node)
-            line = _line(key_node)
+            place = f"{source}, line {_line(key_node)}"
+            key = _key(key_node, place, problems)
             if (*path, key) in lines:
-                problems.append(f"{source}, line {line}: the key {key!r} stands twice.")
-            lines[(*path, key)] = line
+                problems.append(f"{place}: the key {_short(key)!r} stands twice.")
+            lines[(*path, key)] = _line(key_node)
             _walk(child, (*path, key), lines, problems, source)
+    elif _NO_TEXT.search(node.value):
+        problems.append(f"{source}, line {_line(node)}: holds an escape that stands for no character.")
 
 
-def _key(node: yaml.Node) -> str:
-    return node.value if isinstance(node, yaml.ScalarNode) else "?"
+def _key(node: yaml.Node, place: str, problems: list[str]) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        problems.append(f"{place}: a key must be text, not a list or keys with values.")
+        return "?"
+    if node.tag != _STR:
+        problems.append(f"{place}: the key {_short(node.value)} must be text; put it in quotes.")
+    elif _NO_TEXT.search(node.value):
+        problems.append(f"{place}: the key holds an escape that stands for no character.")
+    return str(node.value)
 
 
 def validate(model: type[ModelT], document: Document, *, what: str = "key") -> ModelT:
@@ -131,55 +193,91 @@ def validate(model: type[ModelT], document: Document, *, what: str = "key") -> M
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
-        problems = tuple(_sentence(model, document, detail) for detail in _significant(error.errors()))
+        problems = tuple(_sentences(model, document, error.errors(include_url=False)))
         raise SpecError(_summary(document.source, problems), problems=problems) from error
 
 
 def _summary(source: str, problems: tuple[str, ...] | list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
-    return f"{source} has {len(problems)} problems:\n" + "\n".join(f"- {problem}" for problem in problems)
+    more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+    shown = "\n".join(f"- {problem}" for problem in [*problems[:MAX_PROBLEMS], *more])
+    return f"{source} has {len(problems)} problems:\n{shown}"
 
 
-def _significant(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """One error a place: a union reports a failure for each of its members, a list one for its bad items."""
+def _sentences(model: type[BaseModel], document: Document, errors: list[ErrorDetails]) -> Iterator[str]:
+    """One sentence a place, in the order of the file."""
+    located = [(_path_of(detail, document.value), detail) for detail in errors]
+    for path, detail in sorted(_significant(located), key=lambda pair: document.line_of(pair[0])):
+        yield _sentence(model, document, path, detail)
+
+
+def _significant(located: list[tuple[Path_, ErrorDetails]]) -> Iterator[tuple[Path_, ErrorDetails]]:
+    """A union reports a failure for each of its members, a list one for its bad items: one is enough."""
     seen: set[Path_] = set()
-    for detail in errors:
-        path = _plain_path(detail["loc"])
+    for path, detail in located:
         if path in seen or (detail["type"] == "too_short" and any(p[: len(path)] == path for p in seen)):
             continue
         seen.add(path)
-        yield detail
+        yield path, detail
 
 
-def _plain_path(location: tuple[str | int, ...]) -> Path_:
-    # pydantic names the union member it tried, e.g. ("formats", "tuple[...]", 0); YAML has no such key
-    return tuple(part for part in location if isinstance(part, int) or "[" not in part)
+def _path_of(detail: ErrorDetails, value: Any) -> Path_:
+    """The keys that lead there; pydantic also names the union member it tried, which YAML knows not."""
+    path: list[str | int] = []
+    for part in detail["loc"]:
+        inside = (
+            part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
+        )
+        if inside:
+            value = value[part]
+        if inside or detail["type"] == "missing":
+            path.append(part)
+    return tuple(path)
 
 
-def _sentence(model: type[BaseModel], document: Document, detail: ErrorDetails) -> str:
-    path = _plain_path(detail["loc"])
+def _sentence(model: type[BaseModel], document: Document, path: Path_, detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return document.problem(path, _unknown_key(model, path))
     if detail["type"] == "missing":
         return document.problem(path, "is missing.")
-    return document.problem(path, f"{_reason(detail)}, found {_described(detail['input'])}.")
+    return document.problem(path, f"expected {_reason(detail)}, found {_described(detail['input'])}.")
+
+
+_REASONS = {
+    "string_type": "text (put it in quotes if YAML reads it as something else)",
+    "string_too_short": "at least {min_length} character",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
+    "tuple_type": "a list, such as [a, b]",
+    "list_type": "a list, such as [a, b]",
+    "too_short": "at least {min_length} item",
+    "too_long": "at most {max_length} items",
+    "model_type": "keys with values",
+    "model_attributes_type": "keys with values",
+    "dict_type": "keys with values",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "literal_error": "one of {expected}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
 
 
 def _reason(detail: ErrorDetails) -> str:
+    if detail["type"] in _REASONS:
+        return _REASONS[detail["type"]].format(**detail.get("ctx", {}))
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    if detail["type"] == "string_type":
-        return "expected text (put it in quotes if YAML reads it as something else)"
-    if detail["type"] in ("tuple_type", "list_type"):
-        return "expected a list, such as [a, b]"
-    if detail["type"] == "literal_error":
-        return f"expected one of {message}"
-    return f"expected {message[0].lower()}{message[1:]}"
+    return message[0].lower() + message[1:]
 
 
 def _unknown_key(model: type[BaseModel], path: Path_) -> str:
     known = _keys_at(model, path[:-1])
-    near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(_short(str(path[-1])), known, n=1, cutoff=0.5)
     return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known are {', '.join(known)}."
 
 
@@ -209,17 +307,18 @@ def _described(value: object) -> str:
         return "keys with values"
     if isinstance(value, list):
         return "a list"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."
 
 
 def _yaml_message(error: yaml.MarkedYAMLError, source: str) -> str:
-    mark = error.problem_mark or error.context_mark
+    problem = error.problem or error.context or "it cannot be read"
+    unclosed = "end of stream" in problem
+    mark = error.context_mark if unclosed and error.context_mark else error.problem_mark or error.context_mark
     place = f"{source}, line {mark.line + 1}" if mark else source
-    if isinstance(error, yaml.constructor.ConstructorError) and "tag" in (error.problem or ""):
-        return f"{place}: tags such as !name are not allowed."
-    return f"{place}: not valid YAML: {error.problem or error.context}."
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    if "'\\t'" in problem:
+        return f"{place}: not valid YAML: a tab; indent with spaces."
+    return f"{place}: not valid YAML: {'this never ends' if unclosed else problem}."
