@@ -26,6 +26,13 @@ class Converter(Protocol):
         """Learn the target voice from a clip; once a job. Raises InputError for a clip it cannot use."""
         ...
 
+    def fit(self, target: Target, source: Audio) -> Target:
+        """Fit `target` to the recording that will be converted, given its beginning; once a job.
+
+        Returns `target` itself where the converter needs to know nothing of the source.
+        """
+        ...
+
     def convert(self, audio: Audio, target: Target, *, pitch_shift_semitones: float) -> Audio:
         """Speak `audio` with the target voice; raises SynthesisError if it cannot."""
         ...

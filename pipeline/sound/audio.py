@@ -72,7 +72,14 @@ def from_pcm16(pcm: bytes | npt.NDArray[np.int16], rate_hz: int) -> Audio:
 def to_pcm16(audio: Audio) -> npt.NDArray[np.int16]:
     """Signed 16-bit samples, clipped at full scale; the inverse of `from_pcm16`."""
     scaled = np.rint(audio.samples * PCM16_FULL_SCALE)
-    return np.clip(scaled, -32768, 32767).astype(np.int16)
+    clipped: npt.NDArray[np.int16] = np.clip(scaled, -32768, 32767).astype(np.int16)
+    return clipped
+
+
+def bytes_of(samples: Samples) -> memoryview:
+    """The samples as raw little-endian float32, without a copy where they lie in one piece."""
+    raw: memoryview = np.ascontiguousarray(samples, dtype="<f4").data
+    return raw.cast("B") if len(samples) else memoryview(b"")
 
 
 def silence(seconds: float, rate_hz: int) -> Audio:
@@ -81,7 +88,7 @@ def silence(seconds: float, rate_hz: int) -> Audio:
 
 
 def read_wav(path: Path) -> Audio:
-    """Read a file that we wrote ourselves; foreign recordings go through `encode.decode`."""
+    """Read a file that we wrote ourselves; foreign recordings go through `decode.decode`."""
     samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(rate_hz))
 

@@ -1,0 +1,205 @@
+"""ffmpeg as a child process: the only place that starts it.
+
+Knows processes and pipes, nothing of formats or filters. Invariants: no process outlives its
+`Ffmpeg` block, a full pipe on either side never locks up, and one that stops moving is killed.
+"""
+
+import contextlib
+import fcntl
+import functools
+import io
+import os
+import select
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO, Self
+
+import imageio_ffmpeg
+
+from pipeline.errors import EnvironmentFailure, SynthesisError
+
+STALL_SECONDS = 120.0
+_QUERY_SECONDS = 30.0
+_PIPE_BYTES = 1 << 20
+_LOG_LINE_BYTES = 4096
+_LOG_FIRST_LINES, _LOG_LAST_LINES = 1000, 40
+_NEEDED_ENCODERS = frozenset({"libmp3lame", "libopus", "aac", "flac", "pcm_s16le"})
+# The limiter can only be told to make up for its own delay from ffmpeg 5.1 on.
+_NEEDED_OPTION = ("alimiter", "latency")
+_ENVIRONMENT_WORDS = {
+    "No space left on device": "the disk is full",
+    "Disk quota exceeded": "the disk quota is used up",
+    "Read-only file system": "the disk is read-only",
+}
+
+
+@functools.cache
+def executable() -> str:
+    """The ffmpeg to use: the system's if it can do all we need, else the one from the wheel."""
+    system = shutil.which("ffmpeg")
+    return system if system and _suits(system) else str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+@functools.cache
+def ffmpeg_version() -> str:
+    """Version word of `executable()`, as ffmpeg prints it."""
+    words = _ask(executable(), "-version").split()
+    return words[2] if words[:2] == ["ffmpeg", "version"] else "unknown"
+
+
+def _suits(path: str) -> bool:
+    if "--enable-libsoxr" not in _ask(path, "-version"):
+        return False
+    name, option = _NEEDED_OPTION
+    encoders = set(_ask(path, "-hide_banner", "-encoders").split())
+    return encoders >= _NEEDED_ENCODERS and option in _ask(path, "-hide_banner", "-h", f"filter={name}")
+
+
+def _ask(path: str, *arguments: str) -> str:
+    try:
+        answer = subprocess.run(
+            [path, *arguments],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_QUERY_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.decode("utf-8", "replace")
+
+
+def environment_failure(log: str) -> EnvironmentFailure | None:
+    """What ffmpeg's words say about the machine; None if the machine is not at fault."""
+    for words, meaning in _ENVIRONMENT_WORDS.items():
+        if words in log:
+            return EnvironmentFailure(
+                f"The sound could not be written: {meaning}.",
+                hint="Make room or mend the disk; the job then goes on by itself.",
+                code="disk_full" if "full" in meaning or "quota" in meaning else "disk",
+            )
+    return None
+
+
+def last_words(log: str) -> str:
+    """The last thing ffmpeg said, for an error message."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+class Ffmpeg:
+    """One running ffmpeg. Use as a context manager."""
+
+    def __init__(
+        self, arguments: Sequence[str], *, stdin: int | IO[bytes] | None, stall_seconds: float = STALL_SECONDS
+    ) -> None:
+        """Start it; `stdin` is an open file, `subprocess.PIPE` for `write`, or None for nothing."""
+        self._stall_seconds = stall_seconds
+        self._first_lines: list[bytes] = []
+        self._last_lines: deque[bytes] = deque(maxlen=_LOG_LAST_LINES)
+        command = [executable(), "-hide_banner", "-nostdin", "-nostats", *arguments]
+        # A session of its own: Ctrl-C in a terminal is for us, we then tell ffmpeg.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        for pipe in (self._process.stdin, self._process.stdout):
+            _make_fast(pipe)
+        self._drain = threading.Thread(target=self._keep_log, name="ffmpeg-log", daemon=True)
+        self._drain.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def write(self, data: memoryview) -> None:
+        """Feed bytes. Raises BrokenPipeError if it has died, SynthesisError if it takes nothing more."""
+        pipe = self._process.stdin
+        assert pipe is not None
+        while data:
+            with contextlib.suppress(BlockingIOError):
+                data = data[os.write(pipe.fileno(), data) :]
+                continue
+            self._wait_for(pipe, select.POLLOUT)
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes of its standard output; empty at the end."""
+        pipe = self._process.stdout
+        assert pipe is not None
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return os.read(pipe.fileno(), size)
+            self._wait_for(pipe, select.POLLIN)
+
+    def finish(self) -> int:
+        """Close its input, wait for it to end by itself and return its exit status."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        while self.read(_PIPE_BYTES):
+            pass
+        try:
+            status = self._process.wait(self._stall_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise self._stalled() from error
+        self._drain.join()
+        return status
+
+    def kill(self) -> None:
+        """End it now, if it still runs, and free its pipes."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._drain.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    @property
+    def log(self) -> str:
+        """What it said: the first lines and the last; complete once it has ended."""
+        return b"".join((*self._first_lines, *self._last_lines)).decode("utf-8", "replace")
+
+    def _keep_log(self) -> None:
+        pipe = self._process.stderr
+        assert isinstance(pipe, io.RawIOBase)
+        lines = io.BufferedReader(pipe)
+        while line := lines.readline(_LOG_LINE_BYTES):
+            kept = self._first_lines if len(self._first_lines) < _LOG_FIRST_LINES else self._last_lines
+            kept.append(line)
+
+    def _wait_for(self, pipe: IO[bytes], event: int) -> None:
+        poll = select.poll()
+        poll.register(pipe, event)
+        if not poll.poll(self._stall_seconds * 1000):
+            raise self._stalled()
+
+    def _stalled(self) -> SynthesisError:
+        self.kill()
+        return SynthesisError(
+            f"ffmpeg did not move for {self._stall_seconds:.0f} s and was stopped: {last_words(self.log)}",
+            hint="Try again; if it happens again the sound file or the ffmpeg in use is at fault.",
+            code="ffmpeg_stalled",
+        )
+
+
+def _make_fast(pipe: IO[bytes] | None) -> None:
+    """Never block on the pipe, and let it hold about ten seconds of speech instead of one."""
+    if pipe is None:
+        return
+    os.set_blocking(pipe.fileno(), False)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
