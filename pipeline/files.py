@@ -10,8 +10,8 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 COPY_BLOCK_BYTES = 1 << 20
 # "The machine is at fault": full, over quota, read-only, gone, failing.
@@ -20,6 +20,7 @@ ENVIRONMENT_ERRNOS = frozenset(
 )
 # Filesystems that cannot fsync a directory or make a hard link answer with one of these.
 _UNSUPPORTED_ERRNOS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS})
+_NO_LINK_ERRNOS = _UNSUPPORTED_ERRNOS | {errno.EMLINK}
 
 
 def fsync_dir(path: Path) -> None:
@@ -65,7 +66,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
-        if error.errno != errno.EXDEV and error.errno not in _UNSUPPORTED_ERRNOS:
+        if error.errno != errno.EXDEV and error.errno not in _NO_LINK_ERRNOS:
             raise
         copy(source, target)
     else:
@@ -73,12 +74,16 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the bytes of `source` into the new file `target` and make them durable."""
+    """Copy the bytes of `source` into the new file `target`, durably; a half copy is taken back."""
     with open(source, "rb") as reader, open(target, "xb") as writer:
-        while block := reader.read(COPY_BLOCK_BYTES):
-            writer.write(block)
-        writer.flush()
-        os.fsync(writer.fileno())
+        try:
+            while block := reader.read(COPY_BLOCK_BYTES):
+                writer.write(block)
+            writer.flush()
+            os.fsync(writer.fileno())
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def move_new(source: Path, target: Path) -> None:
@@ -112,7 +117,7 @@ def _rename_new(source: Path, target: Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _UNSUPPORTED_ERRNOS:
+        if error.errno not in _NO_LINK_ERRNOS:
             raise
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
@@ -127,12 +132,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading; never follows a symbolic link, never blocks on a FIFO.
 
     Raises OSError(ELOOP) for a link and OSError(EINVAL) for anything that is not a regular file.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket: not the machine's fault, as ENXIO is elsewhere
+            raise OSError(errno.EINVAL, "not a regular file", str(path)) from error
+        raise
     try:
         if not stat_is_regular(os.fstat(fd)):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -160,12 +170,22 @@ def exclusive_lock(path: Path) -> Iterator[bool]:
         yield True
 
 
+@contextlib.contextmanager
+def brief_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive flock on `path` for the block, waiting for it; for work of milliseconds."""
+    with open(path, "a+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def display(name: str | bytes | os.PathLike[str]) -> str:
     """A file name as it can be shown, logged and stored: undecodable bytes and controls escaped."""
-    text = os.fsdecode(name)
-    return "".join(
-        c
-        if c.isprintable()
-        else c.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode()
-        for c in text
-    )
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fsdecode(name))
+
+
+def _escaped(character: str) -> str:
+    try:
+        raw = character.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that no file name can hold
+        return character.encode("unicode_escape").decode()
+    return raw.decode("latin-1").encode("unicode_escape").decode()

@@ -34,24 +34,33 @@ class LibraryVoice:
             values.setdefault("language", self.sheet.language)
         return Settings.model_validate(values)
 
-    def choice(self, engine: str) -> VoiceChoice:
-        """This voice as `engine` can use it."""
-        if engine == "espeak" and self.sheet.espeak is not None:
-            return VoiceChoice(name=self.sheet.espeak)
-        if self.clip is None:
-            raise InputError(
-                f"The voice {self.name} has no recording, so {engine} cannot use it.",
-                code="voice_without_clip",
-                hint=f"Put {self.name}.wav into the voices folder, or set another voice.",
-            )
-        return VoiceChoice(name=self.name, clip=str(self.clip), clip_sha256=sha256_of(self.clip))
-
 
 class Library:
     """The voices folder, read anew at each question: it is small, and people edit it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._hashes: dict[tuple[str, int, int], str] = {}
+
+    def hash_of(self, clip: Path) -> str:
+        """SHA-256 of a clip, remembered while its size and mtime stay."""
+        status = clip.stat()
+        key = (str(clip), status.st_size, status.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = sha256_of(clip)
+        return self._hashes[key]
+
+    def choice(self, voice: "LibraryVoice", engine: str) -> VoiceChoice:
+        """`voice` as `engine` can use it."""
+        if engine == "espeak" and voice.sheet.espeak is not None:
+            return VoiceChoice(name=voice.sheet.espeak)
+        if voice.clip is None:
+            raise InputError(
+                f"The voice {voice.name} has no recording, so {engine} cannot use it.",
+                code="voice_without_clip",
+                hint=f"Put {voice.name}.wav into the voices folder, or set another voice.",
+            )
+        return VoiceChoice(name=voice.name, clip=str(voice.clip), clip_sha256=self.hash_of(voice.clip))
 
     def find(self, name: str) -> LibraryVoice | None:
         """The voice of this name, or None; raises SpecError if its sheet is wrong."""

@@ -1,0 +1,224 @@
+"""Taking a dropped file out of the inbox, and bringing it to its last place.
+
+Knows the layout and renames; nothing of what files mean. Invariants: a claim is one rename on one
+filesystem; whatever goes wrong, the file is either where it was or whole at its new place.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import EnvironmentFailure
+from pipeline.files import ENVIRONMENT_ERRNOS, brief_lock, copy, move_new, open_regular, sha256_of
+from pipeline.jobs.job import Drop, DropState, JobState
+from pipeline.layout import Layout
+from pipeline.ledger import Ledger
+from pipeline.outbox import Failure, failed_name, failure_of, remove_stale_notes, write_failure_notes
+
+Stamp = tuple[int, int, int, int]
+
+
+class NotReady(Exception):
+    """The file cannot be taken now; the text says why. It stays where it is and is looked at again."""
+
+
+class Gone(Exception):
+    """The file is no longer there."""
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Inode, size, mtime and ctime; raises Gone or NotReady."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError as error:
+        raise Gone from error
+    except OSError as error:
+        raise NotReady(f"it cannot be looked at: {error.strerror}") from error
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def take(layout: Layout, drop: Drop, shared: frozenset[str] = frozenset()) -> tuple[str, Stamp]:
+    """Claim every member of `drop`, itself first; returns its SHA-256 and stamp after the claim.
+
+    Members in `shared`, which other job files name too, are copied. A writer that still holds the
+    file open goes on writing into it wherever it lies: so it is looked at once more after the claim,
+    and put back if it changed.
+    """
+    if drop.mode == "leave":
+        return _copy_to_spool(layout, drop)
+    folder = layout.claimed(drop.id)
+    for member in drop.members:
+        bring = _copy_shared if member in shared else _rename
+        bring(layout.inbox / member, folder / below(drop, member))
+    path = folder / drop.name
+    try:
+        return _proven(path, drop.stamp[:3])
+    except NotReady:
+        put_back(layout, drop)
+        raise
+
+
+def below(drop: Drop, member: str) -> PurePosixPath:
+    """A member's path inside the drop's own folder."""
+    return PurePosixPath(member).relative_to(drop.folder)
+
+
+def _proven(path: Path, expected: tuple[int, int, int]) -> tuple[str, Stamp]:
+    before = stamp_of(path)
+    try:
+        with open_regular(path) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise NotReady(f"it cannot be read: {error.strerror}") from error
+    if before[:3] != expected or stamp_of(path)[:3] != expected:
+        raise NotReady("it changed while it was being taken")
+    return digest, before
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
+    except FileNotFoundError as error:
+        if os.path.lexists(target):
+            return  # a lost reply of a network filesystem, or a claim resumed after a crash
+        raise Gone from error
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def _copy_shared(source: Path, target: Path) -> None:
+    if os.path.lexists(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        copy(source, target)
+    except FileNotFoundError as error:
+        raise Gone from error
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: OSError) -> Exception:
+    if error.errno == errno.EXDEV:
+        return NotReady(
+            "it lies on another filesystem than the inbox and cannot be claimed by a rename;"
+            " set intake.source to leave, or drop it into the inbox's own filesystem"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return NotReady(
+            f"it cannot be moved: permission denied; give user {os.geteuid()} write access to its folder"
+        )
+    if error.errno in ENVIRONMENT_ERRNOS:
+        return EnvironmentFailure(f"The inbox cannot be changed: {error.strerror}.")
+    return NotReady(f"it cannot be moved now: {error.strerror}")
+
+
+def _copy_to_spool(layout: Layout, drop: Drop) -> tuple[str, Stamp]:
+    folder = layout.spool(drop.id)
+    shutil.rmtree(folder, ignore_errors=True)
+    for member in drop.members:
+        target = folder / below(drop, member)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            copy(layout.inbox / member, target)
+        except FileNotFoundError as error:
+            raise Gone from error
+        except OSError as error:
+            raise _refused(error) from error
+    original = layout.inbox / drop.relative
+    digest, stamp = _proven(original, drop.stamp[:3])
+    if sha256_of(folder / drop.name) != digest:
+        raise NotReady("it changed while it was being copied")
+    return digest, stamp
+
+
+def put_back(layout: Layout, drop: Drop) -> None:
+    """Undo a claim: every member returns to where it lay, or beside it where that name is taken."""
+    folder = layout.source_folder(drop.id, drop.mode)
+    if drop.mode != "leave":
+        for member in drop.members:
+            _return(folder / below(drop, member), layout.inbox / member)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _return(source: Path, original: Path) -> None:
+    if not os.path.lexists(source):
+        return
+    if os.path.lexists(original) and sha256_of(original) == sha256_of(source):
+        source.unlink()  # a shared reference: the original never left
+        return
+    original.parent.mkdir(parents=True, exist_ok=True)
+    _move_beside(source, original)
+
+
+def _move_beside(source: Path, target: Path) -> Path:
+    """Move to `target`, or to `target~2`, ... where something stands there already."""
+    for number in range(1, 10_000):
+        name = target.name if number == 1 else f"{target.stem}~{number}{target.suffix}"
+        try:
+            move_new(source, target.with_name(name))
+        except FileExistsError:
+            continue
+        return target.with_name(name)
+    raise EnvironmentFailure(f"{target.parent} holds too many files called {target.name}.")
+
+
+def finish_done(layout: Layout, drop: Drop) -> tuple[DropState, str]:
+    """The source's last move after success; returns its state and place. Can be repeated."""
+    remove_stale_notes(layout, drop)
+    if drop.mode == "move":
+        target = layout.done(drop.id)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # moved before a crash
+            os.rename(layout.claimed(drop.id), target)
+        return DropState.DONE, str(target)
+    shutil.rmtree(layout.source_folder(drop.id, drop.mode), ignore_errors=True)
+    return DropState.DONE, ""
+
+
+def end_if_complete(layout: Layout, ledger: Ledger, drop_id: str) -> DropState | None:
+    """Bring a drop to its last place once all its jobs have ended; None while some have not."""
+    with brief_lock(layout.state / "sources.lock"):
+        drop = ledger.drop(drop_id)
+        jobs = ledger.jobs_of(drop_id)
+        if drop is None or drop.state is not DropState.CLAIMED or not all(job.state.ended for job in jobs):
+            return None
+        failures = [failure_of(job) for job in jobs if job.state is not JobState.DONE]
+        state, location = finish_failed(layout, drop, failures) if failures else finish_done(layout, drop)
+        ledger.end_drop(drop_id, state, location)
+        return state
+
+
+def finish_failed(layout: Layout, drop: Drop, failures: list[Failure]) -> tuple[DropState, str]:
+    """The source's last move after a failure, with the notes beside it. Can be repeated."""
+    target = failed_name(layout, drop)
+    write_failure_notes(drop, target, failures)
+    if drop.mode == "leave":
+        shutil.rmtree(layout.spool(drop.id), ignore_errors=True)
+        return DropState.FAILED, ""
+    folder = layout.claimed(drop.id)
+    source = folder / drop.name
+    if os.path.lexists(source):
+        _replace_same(source, target)
+    for member in drop.members[1:]:
+        _move_member(folder / below(drop, member), target.parent / below(drop, member))
+    shutil.rmtree(folder, ignore_errors=True)
+    return DropState.FAILED, str(target)
+
+
+def _replace_same(source: Path, target: Path) -> None:
+    """`failed_name` only names a target that is free or holds the same bytes."""
+    if os.path.lexists(target):
+        source.unlink()
+    else:
+        move_new(source, target)
+
+
+def _move_member(source: Path, target: Path) -> None:
+    if os.path.lexists(source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _move_beside(source, target)
