@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, SpecError
 from pipeline.jobs.settings import Settings, Strict
 from pipeline.strict_yaml import Document, load_documents, validate
 
+ROOTS = ("inbox", "outbox", "voices", "state")
 PathText = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
@@ -163,14 +164,19 @@ def _parse(data: bytes, path: Path) -> ConfigFile:
 def resolve(parsed: ConfigFile, path: Path) -> Config:
     """Paths made absolute, relative to the file, and checked against each other."""
     base = path.resolve().parent
-    roots = {
-        name: (base / getattr(parsed, name)).resolve() for name in ("inbox", "outbox", "voices", "state")
-    }
+    roots = {name: _absolute(base, getattr(parsed, name), name) for name in ROOTS}
     _refuse_overlap(roots, path.name)
     values = {
         name: getattr(parsed, name) for name in ConfigFile.model_fields if name in parsed.model_fields_set
     }
     return Config(**{**values, **{name: str(root) for name, root in roots.items()}}, file=path.resolve())
+
+
+def _absolute(base: Path, text: str, name: str) -> Path:
+    try:
+        return (base / Path(text).expanduser()).resolve()
+    except RuntimeError as error:  # a ring of symbolic links (Python before 3.13), or no such user
+        raise ConfigError(f"{name}: {text} leads nowhere: {error}.") from error
 
 
 def _refuse_overlap(roots: dict[str, Path], source: str) -> None:

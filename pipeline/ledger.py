@@ -30,6 +30,9 @@ SCHEMA_VERSION = "1"
 PRIORITIES = ("high", "normal", "low")
 BUSY_TIMEOUT_SECONDS = 30.0
 MAX_SUFFIX = 9999
+_DISK_ERRORS = sqlite3.DatabaseError
+# Its subclasses that tell of a mistake of ours, not of the disk: they are not hidden as such.
+_OUR_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InternalError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,20 +111,38 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise EnvironmentFailure(
-                f"The ledger cannot be written: {error}.", hint="Is the disk of `state` full or read-only?"
-            ) from error
+        except _DISK_ERRORS as error:
+            if isinstance(error, _OUR_ERRORS):
+                raise
+            raise _failure(error) from error
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """The answer to a question."""
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except _DISK_ERRORS as error:
+            if isinstance(error, _OUR_ERRORS):
+                raise
+            raise _failure(error) from error
+
+    def _number(self, statement: str, values: Sequence[object] = ()) -> int:
+        """The single number that the answer is."""
+        return int(self._rows(statement, values)[0][0])
+
+    def _row(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Row | None:
+        """The first row of the answer."""
+        return next(iter(self._rows(statement, values)), None)
 
     # -- small facts ---------------------------------------------------------------------------
 
     def meta(self, key: str) -> str | None:
         """A remembered fact."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self._row("SELECT value FROM meta WHERE key = ?", (key,))
         return None if row is None else str(row["value"])
 
     def set_meta(self, key: str, value: str) -> None:
@@ -143,7 +164,7 @@ class Ledger:
                     drop.state,
                     drop.mode,
                     json.dumps(drop.members),
-                    *drop.stamp,
+                    *_signed(drop.stamp),
                     drop.sha256,
                     drop.claimed_at,
                 ),
@@ -160,7 +181,7 @@ class Ledger:
             db.execute(
                 "UPDATE drops SET state = 'claimed', sha256 = ?, ino = ?, size = ?, mtime_ns = ?,"
                 " ctime_ns = ? WHERE id = ?",
-                (drop.sha256, *drop.stamp, drop.id),
+                (drop.sha256, *_signed(drop.stamp), drop.id),
             )
             for job in jobs:
                 _insert_job(db, job)
@@ -170,23 +191,23 @@ class Ledger:
         with self._transaction() as db:
             db.execute(
                 "UPDATE drops SET state = ?, location = ?, ended_at = ? WHERE id = ?",
-                (state, location, self._clock(), drop_id),
+                (state, os.fsencode(location), self._clock(), drop_id),
             )
 
     def drop(self, drop_id: str) -> Drop | None:
         """A drop by its id."""
-        row = self._db.execute("SELECT * FROM drops WHERE id = ?", (drop_id,)).fetchone()
+        row = self._row("SELECT * FROM drops WHERE id = ?", (drop_id,))
         return None if row is None else _drop_from(row)
 
     def drops_in(self, *states: DropState) -> list[Drop]:
         """All drops in one of `states`, oldest first."""
         marks = ", ".join("?" * len(states))
-        rows = self._db.execute(f"SELECT * FROM drops WHERE state IN ({marks}) ORDER BY id", states)  # noqa: S608 (only question marks)
+        rows = self._rows(f"SELECT * FROM drops WHERE state IN ({marks}) ORDER BY id", states)  # noqa: S608 (only question marks)
         return [_drop_from(row) for row in rows]
 
     def drops_of(self, relative: str) -> list[Drop]:
         """Every drop that came in under this path, newest first."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT * FROM drops WHERE relative = ? ORDER BY claimed_at DESC, id DESC",
             (os.fsencode(relative),),
         )
@@ -194,11 +215,11 @@ class Ledger:
 
     def already_taken(self, relative: str, stamp: tuple[int, int, int, int]) -> bool:
         """Whether this very file was dropped before and left in the inbox (`source: leave`)."""
-        row = self._db.execute(
+        row = self._row(
             "SELECT 1 FROM drops WHERE relative = ? AND mode = 'leave' AND state != 'claiming'"
             " AND ino = ? AND size = ? AND mtime_ns = ?",
-            (os.fsencode(relative), *stamp[:3]),
-        ).fetchone()
+            (os.fsencode(relative), *_signed(stamp)[:3]),
+        )
         return row is not None
 
     # -- jobs ----------------------------------------------------------------------------------
@@ -215,6 +236,8 @@ class Ledger:
                 " stage = 'starting' WHERE id = (SELECT id FROM jobs AS j WHERE state = 'queued'"
                 " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
                 "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
+                " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
+                "  AND q.stem = j.stem AND q.submitted_at < j.submitted_at)"
                 " ORDER BY priority, submitted_at, idx LIMIT 1) RETURNING id",
                 (worker, now, now),
             ).fetchone()
@@ -232,7 +255,7 @@ class Ledger:
         with self._transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET heartbeat_at = ?, stage = ?, done_chunks = ?, total_chunks = ?"
-                " WHERE id = ? RETURNING cancel_requested",
+                " WHERE id = ? AND state = 'running' RETURNING cancel_requested",
                 (self._clock(), stage, done_chunks, total_chunks, job_id),
             ).fetchone()
         return bool(row and row["cancel_requested"])
@@ -246,7 +269,7 @@ class Ledger:
             db.execute(
                 "UPDATE jobs SET state = ?, ended_at = ?, error_code = ?, error_message = ?, error_hint = ?,"
                 " stage = '' WHERE id = ? AND state NOT IN ('done', 'failed', 'cancelled')",
-                (state, now, code or None, message or None, hint or None, job_id),
+                (state, now, *(_text(word) or None for word in (code, message, hint)), job_id),
             )
             _end_attempt(db, job_id, state, now)
 
@@ -262,10 +285,7 @@ class Ledger:
 
     def deaths(self, job_id: str) -> int:
         """How many workers died over this job."""
-        row = self._db.execute(
-            "SELECT COUNT(*) FROM attempts WHERE job_id = ? AND outcome = 'died'", (job_id,)
-        ).fetchone()
-        return int(row[0])
+        return self._number("SELECT COUNT(*) FROM attempts WHERE job_id = ? AND outcome = 'died'", (job_id,))
 
     def request_cancel(self, job_id: str) -> bool:
         """Ask for a job to be cancelled; False if it has ended or does not exist."""
@@ -299,7 +319,7 @@ class Ledger:
         return self._jobs("state = 'running' AND worker = ?", worker)
 
     def _jobs(self, where: str, *values: object, limit: int = -1) -> list[Job]:
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"  # noqa: S608
             f" WHERE {where} ORDER BY priority, submitted_at, idx LIMIT ?",
             (*values, limit),
@@ -308,20 +328,19 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """Number of jobs in each state."""
-        rows = self._db.execute("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state")
+        rows = self._rows("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state")
         found = {row["state"]: int(row["n"]) for row in rows}
         return {state.value: found.get(state.value, 0) for state in JobState}
 
     def failed_since(self, moment: float) -> int:
         """Number of jobs that ended badly since `moment`."""
-        row = self._db.execute(
+        return self._number(
             "SELECT COUNT(*) FROM jobs WHERE state IN ('failed', 'cancelled') AND ended_at >= ?", (moment,)
-        ).fetchone()
-        return int(row[0])
+        )
 
     def progress(self) -> list[Progress]:
         """How far each running job is."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"
             " WHERE state = 'running' ORDER BY started_at"
         )
@@ -379,18 +398,18 @@ class Ledger:
     def rename_job(self, job_id: str, stem: str) -> None:
         """The job's result will be called `stem`: its planned name was taken meanwhile."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET stem = ? WHERE id = ?", (stem, job_id))
+            db.execute("UPDATE jobs SET stem = ? WHERE id = ? AND ended_at IS NULL", (stem, job_id))
 
     def result(self, folder: PurePosixPath, stem: str) -> Result | None:
         """What we know of a name in the outbox."""
-        row = self._db.execute(
+        row = self._row(
             "SELECT * FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem))
-        ).fetchone()
+        )
         return None if row is None else _result_from(row)
 
     def results(self) -> list[Result]:
         """Every published result, oldest first."""
-        rows = self._db.execute("SELECT * FROM results WHERE published_at IS NOT NULL ORDER BY published_at")
+        rows = self._rows("SELECT * FROM results WHERE published_at IS NOT NULL ORDER BY published_at")
         return [_result_from(row) for row in rows]
 
     def plan_files(self, folder: PurePosixPath, stem: str, files: Sequence[ResultFile]) -> None:
@@ -413,6 +432,23 @@ class Ledger:
         """The result was pruned."""
         with self._transaction() as db:
             db.execute("DELETE FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem)))
+
+
+def _failure(error: sqlite3.Error) -> EnvironmentFailure:
+    return EnvironmentFailure(
+        f"The ledger cannot be used: {error}.", hint="Is the disk of `state` full, read-only or failing?"
+    )
+
+
+def _signed(stamp: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """SQLite's integers have a sign; some network filesystems use all 64 bits for an inode."""
+    ino, *rest = stamp
+    return (ino - 2**64 if ino >= 2**63 else ino, *rest)  # type: ignore[return-value]
+
+
+def _text(words: str) -> str:
+    """Text that SQLite takes: file names in a message may hold undecodable bytes."""
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def stem_key(stem: str) -> str:
@@ -461,10 +497,10 @@ def _drop_from(row: sqlite3.Row) -> Drop:
         state=DropState(row["state"]),
         mode=row["mode"],
         members=tuple(json.loads(row["members"])),
-        stamp=(row["ino"], row["size"], row["mtime_ns"], row["ctime_ns"]),
+        stamp=(row["ino"] % 2**64, row["size"], row["mtime_ns"], row["ctime_ns"]),
         sha256=row["sha256"],
         claimed_at=row["claimed_at"],
-        location=row["location"],
+        location=os.fsdecode(row["location"]),
     )
 
 

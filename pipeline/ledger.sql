@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_to_do ON jobs (state, priority, submitted_at, idx);
 CREATE INDEX IF NOT EXISTS jobs_by_drop ON jobs (drop_id);
 CREATE INDEX IF NOT EXISTS jobs_running_by_name ON jobs (folder, stem) WHERE state = 'running';
+CREATE INDEX IF NOT EXISTS jobs_queued_by_name ON jobs (folder, stem, submitted_at) WHERE state = 'queued';
 
 CREATE TABLE IF NOT EXISTS attempts (
     job_id TEXT NOT NULL REFERENCES jobs (id),
