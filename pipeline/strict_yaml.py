@@ -50,7 +50,7 @@ _resolve(
 _resolve("int", r"^[-+]?(?:0|[1-9][0-9]{0,49})$", "-+0123456789")
 _resolve(
     "float",
-    r"^[-+]?(?:\.[0-9]{1,50}|[0-9]{1,50}(?:\.[0-9]{0,50})?)(?:[eE][-+]?[0-9]{1,5})?$",
+    r"^[-+]?(?:(?:\.[0-9]{1,50}|[0-9]{1,50}\.[0-9]{0,50})(?:[eE][-+]?[0-9]{1,5})?|[0-9]{1,50}[eE][-+]?[0-9]{1,5})$",
     "-+.0123456789",
 )
 _resolve("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+.")
@@ -159,6 +159,7 @@ def _document(node: yaml.Node, source: str) -> Document:
 
 def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], source: str) -> None:
     lines.setdefault(path, _line(node))
+    _join_surrogates(node)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             _walk(child, (*path, index), lines, problems, source)
@@ -174,10 +175,17 @@ def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[
         problems.append(f"{source}, line {_line(node)}: holds an escape that stands for no character.")
 
 
+def _join_surrogates(node: yaml.Node) -> None:
+    """JSON, which is YAML too, escapes a character beyond U+FFFF as two; PyYAML leaves them two."""
+    if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
+        node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
 def _key(node: yaml.Node, place: str, problems: list[str]) -> str:
     if not isinstance(node, yaml.ScalarNode):
         problems.append(f"{place}: a key must be text, not a list or keys with values.")
         return "?"
+    _join_surrogates(node)
     if node.tag != _STR:
         problems.append(f"{place}: the key {_short(node.value)} must be text; put it in quotes.")
     elif _NO_TEXT.search(node.value):
