@@ -1,1 +1,40 @@
 """Voice converters: one Protocol (`base.Converter`), one table, one contract test."""
+
+from collections.abc import Callable, Mapping
+
+from pipeline.converters.base import Converter
+from pipeline.errors import InputError
+
+
+def _praat() -> Converter:
+    from pipeline.converters.praat import Praat
+
+    return Praat()
+
+
+# Imported when loaded: the supervisor reads this table and must stay small.
+CONVERTERS: Mapping[str, Callable[[], Converter]] = {"praat": _praat}
+BY_ENGINE: Mapping[str, str] = {
+    "espeak": "praat",
+    "chatterbox": "chatterbox",
+    "chatterbox-multilingual": "chatterbox",
+    "chatterbox-turbo": "chatterbox",
+}
+"""Which converter a job's `engine` means."""
+
+
+def load(name: str) -> Converter:
+    """A converter, ready to convert. Raises InputError for one that this version does not have."""
+    if name in CONVERTERS:
+        return CONVERTERS[name]()
+    if name in BY_ENGINE.values():
+        raise InputError(
+            f"The voice converter {name!r} is not available in this version.",
+            hint="Set `engine: espeak` in the job or in _defaults.yaml: it converts with praat.",
+            code="converter_unavailable",
+        )
+    raise InputError(
+        f"There is no voice converter {name!r}.",
+        hint=f"There is: {', '.join(sorted(CONVERTERS))}.",
+        code="converter_unknown",
+    )

@@ -163,7 +163,7 @@ class Ffmpeg:
             self._process.kill()
         self._process.wait()
         self._drain.join()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
@@ -176,10 +176,10 @@ class Ffmpeg:
     def _keep_log(self) -> None:
         pipe = self._process.stderr
         assert isinstance(pipe, io.RawIOBase)
-        lines = io.BufferedReader(pipe)
-        while line := lines.readline(_LOG_LINE_BYTES):
-            kept = self._first_lines if len(self._first_lines) < _LOG_FIRST_LINES else self._last_lines
-            kept.append(line)
+        with io.BufferedReader(pipe) as lines:
+            while line := lines.readline(_LOG_LINE_BYTES):
+                kept = self._first_lines if len(self._first_lines) < _LOG_FIRST_LINES else self._last_lines
+                kept.append(line)
 
     def _wait_for(self, pipe: IO[bytes], event: int) -> None:
         poll = select.poll()
