@@ -33,9 +33,12 @@ IDLE_COST_RATIO = 150.0
 # Between two scans in a row rests three times what the first took, at most this.
 LONGEST_REST_SECONDS = 0.25
 DUE_MARGIN_SECONDS = 0.005
-PUT_OFF_SECONDS = (5.0, 60.0)
+# Files that were handed on and not taken over are offered again after this.
+OFFER_AGAIN_SECONDS = 5.0
 # A job file that cannot be read holds back what lies beside it for no longer than this.
 UNREADABLE_HOLD_SECONDS = 120.0
+
+_ARRIVING = frozenset({State.NEW, State.SETTLING, State.EMPTY, State.UNREADABLE})
 
 AlreadyDone = Callable[[str, Fingerprint], bool]
 
@@ -85,6 +88,11 @@ class Scan:
     seconds: float
 
     @property
+    def unsettled(self) -> frozenset[str]:
+        """The drops among `waiting` that are still arriving, by relative path."""
+        return frozenset(waiting.relative for waiting in self.waiting if waiting.state in _ARRIVING)
+
+    @property
     def note(self) -> str:
         """What a person should know of this pass; empty if there is nothing."""
         if self.complete:
@@ -119,17 +127,6 @@ class _Pass:
     counts: Counts = field(default_factory=Counts)
 
 
-@dataclass(slots=True, kw_only=True)
-class _PutOff:
-    """A settled file that could not be taken over."""
-
-    fingerprint: Fingerprint
-    reason: str
-    since: float
-    until: float
-    tries: int
-
-
 class Inbox:
     """The inbox of a root. One thread at a time may use it.
 
@@ -158,11 +155,11 @@ class Inbox:
         self._visited: set[str] = set()
         self._done: dict[str, Fingerprint] = {}
         self._done_before: dict[str, Fingerprint] = {}
-        self._put_off: dict[str, _PutOff] = {}
         self._foreign: dict[int, tuple[str, bool]] = {}
         self._due = float("inf")
         self._seconds = self._ended = 0.0
         self._idle_passes = 0
+        self._offered = False
 
     def scan(self, now: float) -> Scan:
         """Look through the inbox, or go on where the last pass stopped. `now` is monotonic seconds.
@@ -180,6 +177,7 @@ class Inbox:
             self._end_round()
         idle = not self._stack and not tally.counts.changed and self._due > now + LOCAL_SECONDS[1]
         self._idle_passes = self._idle_passes + 1 if idle else 0
+        self._offered = bool(tally.settled)
         self._seconds = time.perf_counter() - started
         self._ended = now + self._seconds
         return self._result(tally)
@@ -194,6 +192,8 @@ class Inbox:
             return self.rest_seconds(now)
         network = self._root.network
         wait = self._idle_seconds(events=events)
+        if self._offered:
+            wait = min(wait, max(OFFER_AGAIN_SECONDS, IDLE_COST_RATIO * self._seconds))
         if self._due < float("inf"):
             poll = NETWORK_POLL_SECONDS if network else LOCAL_POLL_SECONDS
             poll = max(poll, IDLE_COST_RATIO * self._seconds)
@@ -204,20 +204,6 @@ class Inbox:
         """Seconds to rest before even an event may start a scan, so that a storm costs little."""
         rest = min(3 * self._seconds, LONGEST_REST_SECONDS)
         return max(0.0, self._ended + rest - now)
-
-    def put_off(self, dropped: Dropped, reason: str, now: float) -> None:
-        """Show a settled file with `reason` and offer it again after a while, or once it changes."""
-        before = self._put_off.get(dropped.relative)
-        known = before is not None and before.fingerprint == dropped.fingerprint
-        tries = before.tries + 1 if before is not None and known else 0
-        self._put_off[dropped.relative] = _PutOff(
-            fingerprint=dropped.fingerprint,
-            reason=reason,
-            since=before.since if before is not None and known else now,
-            until=now + min(PUT_OFF_SECONDS[0] * 2.0 ** min(tries, 16), PUT_OFF_SECONDS[1]),
-            tries=tries,
-        )
-        self._due = min(self._due, self._put_off[dropped.relative].until)
 
     def _idle_seconds(self, *, events: bool) -> float:
         """How long an inbox in which nothing happens is left alone."""
@@ -242,8 +228,6 @@ class Inbox:
         self._done_before = {}
         for gone in self._reports.keys() - self._visited:
             del self._reports[gone]
-        for relative in [key for key in self._put_off if self._settling.first_seen(key, -1.0) < 0]:
-            del self._put_off[relative]
 
     def _result(self, tally: _Pass) -> Scan:
         """The outcome of a pass."""
@@ -384,7 +368,7 @@ class Inbox:
         """Hand on a settled file, unless something holds it back."""
         if entry.kind is DropKind.DEFAULTS:
             return
-        look = self._held_back(entry, visit, device, fingerprint, tally.now)
+        look = self._held_back(entry, visit, device)
         if look is not None:
             self._report(visit, entry.relative, look, tally)
             return
@@ -399,15 +383,10 @@ class Inbox:
             )
         )
 
-    def _held_back(
-        self, entry: Entry, visit: _Visit, device: int, fingerprint: Fingerprint, now: float
-    ) -> Look | None:
-        """What holds a settled file back: another filesystem, the caller, defaults, a job file."""
+    def _held_back(self, entry: Entry, visit: _Visit, device: int) -> Look | None:
+        """What holds a settled file back: another filesystem, defaults or a job file still arriving."""
         if device != self._root.device and not self._source_leave:
             return Look(state=State.HELD, reason=_other_filesystem(visit.foreign))
-        put_off = self._put_off.get(entry.relative)
-        if put_off is not None and put_off.fingerprint == fingerprint and now < put_off.until:
-            return Look(state=State.HELD, reason=put_off.reason, due=put_off.until)
         if visit.defaults_arriving:
             reason = f"the settings for this folder, {display(visit.defaults_arriving)}, are still arriving"
             return Look(state=State.SETTLING, reason=reason)
