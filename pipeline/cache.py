@@ -47,7 +47,7 @@ class TakeCache:
         try:
             facts = json.loads(sheet.read_bytes())
             samples, rate_hz = soundfile.read(wave, dtype="int16")
-            if zlib.crc32(samples) != facts["crc32"]:
+            if zlib.crc32(samples.data) != facts["crc32"]:
                 return None
             words = None if facts["words"] is None else tuple(Word(**word) for word in facts["words"])
         except (OSError, ValueError, KeyError, TypeError, soundfile.SoundFileError):
@@ -64,7 +64,7 @@ class TakeCache:
         soundfile.write(temporary, samples, speech.audio.rate_hz, subtype="PCM_16", format="WAV")
         os.replace(temporary, wave)
         words = None if speech.words is None else [asdict(word) for word in speech.words]
-        _write_json(sheet, {"crc32": zlib.crc32(samples), "words": words})
+        _write_json(sheet, {"crc32": zlib.crc32(samples.data), "words": words})
         return Speech(audio=from_pcm16(samples, speech.audio.rate_hz), words=speech.words)
 
     def transcript(self, key: str, recogniser: str) -> Transcript | None:

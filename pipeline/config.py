@@ -26,11 +26,6 @@ class Intake(Strict):
     settle_network_seconds: Annotated[float, Field(ge=0, le=120)] = 10.0
     events: bool = True
     "let the kernel's file events make a scan run sooner"
-    rescan_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
-    "how often a watched inbox is scanned all the same"
-    poll_seconds: Annotated[float, Field(ge=0.1, le=600)] = 2.0
-    "how often an inbox without events is scanned"
-    poll_network_seconds: Annotated[float, Field(ge=1, le=600)] = 5.0
     ignore: Annotated[tuple[str, ...], Field(strict=False)] = ()
     "further patterns of names that are no drops"
     wait_for_parts_seconds: Annotated[float, Field(ge=0, le=86_400)] = 900.0
@@ -82,7 +77,7 @@ class Notify(Strict):
 
     command: Annotated[tuple[str, ...], Field(strict=False)] = ()
     "run after each job with the event as JSON on its standard input"
-    on: Annotated[tuple[Literal["done", "failed", "cancelled"], ...], Field(strict=False)] = ("failed",)
+    when: Annotated[tuple[Literal["done", "failed", "cancelled"], ...], Field(strict=False)] = ("failed",)
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
 
 

@@ -89,6 +89,8 @@ class Manifest:
     chapters: tuple[dict[str, Any], ...] = ()
     timings: Timings = Timings()
     warnings: tuple[str, ...] = ()
+    voxspool: str = ""
+    "the version of Voxspool"
     check: str = "none"
     "the recogniser that checked, with its version, or `none` and why"
     error: dict[str, str] | None = None

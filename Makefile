@@ -1,0 +1,51 @@
+# Voxspool: `make demo` shows everything, `make test` proves it, `make check` is the quick loop.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+CONFIG ?= config.yaml
+
+.PHONY: demo run test check format bench bench-drops clean
+
+demo: $(VENV)/core.done
+	$(PY) -m bench.demo
+
+run: $(VENV)/core.done
+	$(PY) daemon.py run --config $(CONFIG)
+
+# Every test that needs no GPU.
+test: $(VENV)/dev.done
+	$(PY) -m pytest
+
+# Format, lint, types, architecture, unit tests.
+check: $(VENV)/dev.done
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest tests/unit tests/contract -m "not slow"
+
+format: $(VENV)/dev.done
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(VENV)/core.done
+	$(PY) -m bench
+
+# 10,000 one-line texts dropped at once; takes the better part of an hour on two cores.
+bench-drops: $(VENV)/core.done
+	$(PY) -m bench.drops
+
+clean:
+	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis bench/out
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Voxspool needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV) || { echo "On Debian: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/core.done: requirements-core.txt $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-core.txt
+	touch $@
+
+$(VENV)/dev.done: requirements-dev.txt requirements-core.txt $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@ $(VENV)/core.done

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Voxspool: drop a text into the inbox, find checked speech in the outbox.
+
+Arguments in, exit code out; everything else is in `pipeline/`. Exit codes: 0 well, 1 something
+failed, 2 wrong arguments, 78 the configuration is wrong (systemd does not restart on it).
+"""
+
+import sys
+import traceback
+
+from pipeline.cli import main
+from pipeline.errors import ConfigError, VoxspoolError
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; every expected error becomes a sentence."""
+    try:
+        return main(arguments)
+    except ConfigError as error:
+        return _told(error, EXIT_CONFIG)
+    except VoxspoolError as error:
+        return _told(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone: `daemon.py status | head`
+        return EXIT_FAILED
+    except Exception:  # noqa: BLE001 - the last place that can say anything
+        traceback.print_exc()
+        print("This is a mistake in Voxspool. Please report it with the lines above.", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _told(error: VoxspoolError, exit_code: int) -> int:
+    print(error.message, file=sys.stderr)
+    if error.hint:
+        print(error.hint, file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

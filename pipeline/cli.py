@@ -1,0 +1,264 @@
+"""The verbs of the command line.
+
+Knows every room by its front door; holds no logic of its own. Invariant: commands that change
+something do it the way a user's hands would, by files in the inbox, or through the ledger.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from pipeline import __version__, audit, doctor, retention
+from pipeline.config import load_config
+from pipeline.errors import InputError
+from pipeline.explain import explain
+from pipeline.files import display, exclusive_lock, move_new
+from pipeline.jobs.job import DropState
+from pipeline.layout import Layout, layout_of
+from pipeline.ledger import Ledger
+from pipeline.logs import log_to
+from pipeline.screen import screen
+from pipeline.status import read_status, snapshot_jobs
+from pipeline.supervisor import Supervisor
+
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config.yaml"
+WATCH_SECONDS = 1.0
+Verb = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    verb: Verb = options.verb
+    return verb(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help="default: config.yaml beside daemon.py",
+    )
+    parser = argparse.ArgumentParser(
+        prog="daemon.py", description="A watch folder for speech.", parents=[common]
+    )
+    parser.add_argument("--once", action="store_true", help="end when nothing is left to do")
+    parser.add_argument("--version", action="version", version=f"Voxspool {__version__}")
+    parser.set_defaults(verb=run)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
+        # SUPPRESS: a value given before the command must not be undone by the command's own default
+        child = verbs.add_parser(name, help=text, description=text)
+        child.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+        child.set_defaults(verb=verb)
+        return child
+
+    add("run", run, "run in the foreground").add_argument(
+        "--once", action="store_true", default=argparse.SUPPRESS, help="end when nothing is left to do"
+    )
+    add("check", check, "validate the configuration")
+    add("doctor", examine, "test folders, disks, tools and say what to do")
+    add("status", show_status, "show what the daemon is doing").add_argument(
+        "--watch", action="store_true", help="keep showing it"
+    )
+    add("explain", explain_path, "say why nothing is happening to a file").add_argument("path", type=Path)
+    submit_parser = add("submit", submit, "put files into the inbox")
+    submit_parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    submit_parser.add_argument("--folder", default="", help="subfolder of the inbox")
+    add("cancel", cancel, "cancel a job").add_argument("job", metavar="JOB")
+    add("retry", retry, "put a failed job's file back into the inbox").add_argument("job", metavar="JOB")
+    add("prune", prune, "delete what the retention rules say").add_argument(
+        "--dry-run", action="store_true", help="only say what would be deleted"
+    )
+    add("audit", audit_files, "check that every file ever seen is in exactly one place")
+    return parser
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace) -> int:
+    """The daemon itself."""
+    config = load_config(options.config)
+    log_to(config.log, layout_of(config).logs, "voxspool")
+    return Supervisor(config, once=options.once).run()
+
+
+def check(options: argparse.Namespace) -> int:
+    """Validate the configuration."""
+    config = load_config(options.config)
+    print(f"{options.config} is valid.")
+    for name in ("inbox", "outbox", "voices", "state"):
+        print(f"  {name}: {getattr(config, name)}")
+    return 0
+
+
+def examine(options: argparse.Namespace) -> int:
+    """`doctor`."""
+    findings = doctor.examine(load_config(options.config))
+    print(doctor.render(findings), end="")
+    return 1 if any(finding.level == "fail" for finding in findings) else 0
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+def show_status(options: argparse.Namespace) -> int:
+    """`status`."""
+    layout = layout_of(load_config(options.config))
+    console = Console()
+    if not options.watch:
+        console.print(screen(_status(layout)))
+        return 0
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(screen(_status(layout)), refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def _status(layout: Layout) -> dict[str, Any]:
+    """What `status.json` says, with the ledger's word on progress: it is seconds fresher."""
+    status = read_status(layout.status_file) or {"state": "never started", "waiting": [], "notes": []}
+    if not _daemon_runs(layout) and status["state"] != "never started":
+        status["state"] = "stopped"
+    if layout.ledger_file.exists():
+        ledger = Ledger(layout.ledger_file, clock=time.time)
+        status.update(snapshot_jobs(ledger))
+        ledger.close()
+    return status
+
+
+def _daemon_runs(layout: Layout) -> bool:
+    if not layout.lock_file.exists():
+        return False
+    with exclusive_lock(layout.lock_file) as free:
+        return not free
+
+
+def explain_path(options: argparse.Namespace) -> int:
+    """`explain`."""
+    config = load_config(options.config)
+    layout = layout_of(config)
+    ledger = _ledger(layout)
+    for sentence in explain(
+        options.path, config, ledger, read_status(layout.status_file), _daemon_runs(layout)
+    ):
+        print(sentence)
+    return 0
+
+
+def audit_files(options: argparse.Namespace) -> int:
+    """`audit`."""
+    layout = layout_of(load_config(options.config))
+    found = audit.audit(_ledger(layout), layout)
+    print("\n".join(audit.describe(found)))
+    return 1 if found.problems else 0
+
+
+# -- changing --------------------------------------------------------------------------------------
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Copy files into the inbox under a hidden name, then give them their own."""
+    layout = layout_of(load_config(options.config))
+    folder = _subfolder(layout.inbox, options.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in options.files:
+        print(_deliver(path, folder))
+    return 0
+
+
+def _subfolder(root: Path, name: str) -> Path:
+    folder = (root / name).resolve()
+    if folder != root.resolve() and root.resolve() not in folder.parents:
+        raise InputError(f"{name} lies outside the inbox.", hint="Name a folder below it.")
+    return folder
+
+
+def _deliver(path: Path, folder: Path) -> Path:
+    hidden = folder / f".{os.urandom(4).hex()}.voxspool-tmp"
+    try:
+        shutil.copyfile(path, hidden)
+        move_new(hidden, folder / path.name)
+    except FileExistsError as error:
+        raise InputError(
+            f"{path.name} lies in the inbox already.", hint="Wait until it is taken, or rename yours."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{display(path)} cannot be submitted: {error.strerror}.") from error
+    finally:
+        hidden.unlink(missing_ok=True)
+    return folder / path.name
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Ask for a job to be cancelled at its next chunk."""
+    layout = layout_of(load_config(options.config))
+    ledger = _ledger(layout)
+    if ledger.request_cancel(options.job):
+        print(f"{options.job} will be cancelled at its next chunk.")
+        return 0
+    job = ledger.job(options.job)
+    print(f"{options.job} is {job.state} already." if job else _unknown_job(options.job), file=sys.stderr)
+    return 1
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Move a failed job's file back into the inbox."""
+    layout = layout_of(load_config(options.config))
+    ledger = _ledger(layout)
+    job = ledger.job(options.job)
+    drop = ledger.drop(job.drop_id if job else options.job)
+    if drop is None:
+        print(_unknown_job(options.job), file=sys.stderr)
+        return 1
+    if drop.state is not DropState.FAILED:
+        state = job.state if job else drop.state
+        print(f"{options.job} is {state}; only what failed can be tried again.", file=sys.stderr)
+        return 1
+    print(_bring_back(layout, Path(drop.location) if drop.location else None, drop.relative))
+    return 0
+
+
+def _bring_back(layout: Layout, lies_at: Path | None, relative: str) -> str:
+    target = layout.inbox / relative
+    if lies_at is None:
+        os.utime(target)
+        return f"{display(relative)} was touched in the inbox."
+    if not lies_at.exists():
+        raise InputError(
+            f"{display(lies_at)} is no longer there.", hint="If you moved it to the inbox, that is the retry."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    move_new(lies_at, target)
+    return f"{display(relative)} is back in the inbox."
+
+
+def _unknown_job(name: str) -> str:
+    return f"There is no job {name}. `python daemon.py status` lists them."
+
+
+def prune(options: argparse.Namespace) -> int:
+    """Apply, or only show, the retention rules."""
+    config = load_config(options.config)
+    layout = layout_of(config)
+    for line in retention.prune(_ledger(layout), layout, config.retention, dry_run=options.dry_run):
+        print(line)
+    return 0
+
+
+def _ledger(layout: Layout) -> Ledger:
+    return Ledger(layout.ledger_file, clock=time.time)

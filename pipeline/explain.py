@@ -1,0 +1,106 @@
+"""The answer to "why is nothing happening to this file?"
+
+Knows where a file can be and what the ledger and the last status say of it. Invariant: there is
+always an answer, and it says what to do if anything is to be done.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.files import display
+from pipeline.intake.ignore import IgnoreList, entry_type, explain_name
+from pipeline.jobs.job import Drop, DropState, Job, JobState
+from pipeline.layout import HIDDEN, Layout, layout_of
+from pipeline.ledger import Ledger
+from pipeline.status import moment
+
+
+def explain(
+    path: Path, config: Config, ledger: Ledger, status: Mapping[str, Any] | None, daemon_runs: bool
+) -> list[str]:
+    """Sentences about one file, by its path or by the name it had in the inbox."""
+    layout = layout_of(config)
+    told = list(_about(path, layout, config, ledger, status))
+    if not told:
+        told = [f"{display(path)} is neither in the inbox nor in the outbox, and was never seen there."]
+    if not daemon_runs:
+        told.append("Voxspool is not running: nothing happens to any file. Start it with `make run`.")
+    elif layout.pause_file.exists():
+        told.append(f"Voxspool is paused: delete {layout.pause_file} to go on.")
+    return told
+
+
+def _about(
+    path: Path, layout: Layout, config: Config, ledger: Ledger, status: Mapping[str, Any] | None
+) -> Iterator[str]:
+    absolute = _absolute(path, layout)
+    inside = _relative(absolute, layout.inbox)
+    if inside is not None and os.path.lexists(absolute):
+        yield from _waiting(inside, absolute, config, status)
+    if inside is not None:
+        yield from (_drop(drop, ledger) for drop in ledger.drops_of(inside)[:1])
+    elif (below := _relative(absolute, layout.outbox)) is not None:
+        yield from _in_outbox(below, absolute, layout, ledger)
+
+
+def _absolute(path: Path, layout: Layout) -> Path:
+    """A bare name that is not there from here is looked for in the inbox."""
+    if path.is_absolute() or os.path.lexists(path):
+        return Path(os.path.abspath(path))
+    return layout.inbox / path
+
+
+def _relative(path: Path, root: Path) -> str | None:
+    for base in (root, root.resolve()):
+        if base in path.parents:
+            return str(path.relative_to(base))
+    return None
+
+
+def _waiting(relative: str, path: Path, config: Config, status: Mapping[str, Any] | None) -> Iterator[str]:
+    for entry in (status or {}).get("waiting", ()):
+        if entry["path"] == display(relative):
+            yield f"{entry['path']} is {entry['state']}: {entry['reason']}."
+            return
+    if relative.partition("/")[0] == HIDDEN:
+        yield f"{display(relative)} lies in Voxspool's own folder: it was taken already."
+        return
+    yield explain_name(relative, entry_type(os.lstat(path).st_mode), IgnoreList(config.intake.ignore))
+
+
+def _drop(drop: Drop, ledger: Ledger) -> str:
+    taken = f"{display(drop.relative)} was taken at {moment(drop.claimed_at)} ({drop.id})"
+    if drop.state is DropState.FAILED:
+        where = f" and lies at {display(drop.location)}" if drop.location else ""
+        return f"{taken}. It failed{where}. {_reasons(ledger.jobs_of(drop.id))}".rstrip()
+    jobs = ledger.jobs_of(drop.id)
+    return f"{taken}. {' '.join(_job(job) for job in jobs) or 'It is being read.'}"
+
+
+def _reasons(jobs: list[Job]) -> str:
+    return " ".join(
+        f"{job.error_message} {job.error_hint or ''}".strip() for job in jobs if job.error_message
+    )
+
+
+def _job(job: Job) -> str:
+    if job.state is JobState.DONE:
+        return f"Its job {job.id} is done: see {job.folder / job.stem}.json in the outbox."
+    if job.state is JobState.QUEUED:
+        return f"Its job {job.id} is queued with priority {job.priority}."
+    if job.state is JobState.RUNNING:
+        return f"Its job {job.id} is being worked on."
+    return f"Its job {job.id} {job.state}: {job.error_message}"
+
+
+def _in_outbox(relative: str, path: Path, layout: Layout, ledger: Ledger) -> Iterator[str]:
+    below = Path(relative)
+    if below.parts[0] == layout.failed.name:
+        yield f"{display(relative)} failed; {display(path.name)}.error.txt beside it says why."
+        return
+    result = ledger.result(PurePosixPath(below).parent, below.stem)
+    if result is not None:
+        yield f"{display(relative)} was made by job {result.job_id} from {display(result.source)}."

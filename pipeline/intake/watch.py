@@ -1,0 +1,163 @@
+"""Watching the inbox: when to look, what was found, what was taken, why the rest waits.
+
+Ties the scan, the event source and the intake together; knows no worker. Invariants: a root that is
+lost, replaced or full stops the intake with a sentence and is tried again by itself; a scan needs no
+event to happen.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.errors import EnvironmentFailure
+from pipeline.intake.ignore import IgnoreList
+from pipeline.intake.inbox import Inbox, Scan
+from pipeline.intake.intake import Intake
+from pipeline.intake.probe import probe
+from pipeline.intake.roots import Role, Root, open_root
+from pipeline.intake.settle import Fingerprint, SettleRules, Settling
+from pipeline.intake.wakeup import Wakeup
+from pipeline.jobs.job import Drop
+from pipeline.layout import Layout
+from pipeline.ledger import Ledger
+from pipeline.status import WaitingFile
+
+ROOT_RETRY_SECONDS = 5.0
+
+
+class Watch:
+    """The eyes of the daemon."""
+
+    def __init__(
+        self, config: Config, layout: Layout, ledger: Ledger, intake: Intake, *, clock: Callable[[], float]
+    ) -> None:
+        self._config, self._layout, self._ledger = config, layout, ledger
+        self._intake = intake
+        self._clock = clock
+        self._wakeup: Wakeup | None = None
+        self._inbox: Inbox | None = None
+        self._outbox_root: Root | None = None
+        self._scan: Scan | None = None
+        self._refused: dict[str, str] = {}
+        self._next_at = 0.0
+        self._woken = True
+        self._idle_bell = threading.Event()
+        self.trouble = ""
+        "why nothing can be taken at present; empty if it can"
+
+    def look(self) -> tuple[Drop, ...]:
+        """Scan and take, if it is time to; returns what was taken."""
+        now = self._clock()
+        if now < self._next_at:
+            return ()
+        try:
+            inbox = self._inbox or self._open()
+            return self._look(inbox, now)
+        except EnvironmentFailure as error:
+            self._close_roots()
+            self.trouble = error.message
+            self._next_at = now + ROOT_RETRY_SECONDS
+            return ()
+
+    def _look(self, inbox: Inbox, now: float) -> tuple[Drop, ...]:
+        assert self._wakeup is not None and self._outbox_root is not None
+        self._wakeup.tend()
+        self._outbox_root.check()
+        scan = inbox.scan(now)
+        self._wakeup.compare(woken=self._woken, changed=scan.counts.changed)
+        taken = self._intake.accept(scan.settled, scan.unsettled)
+        self._scan, self._refused = scan, dict(taken.waiting)
+        self.trouble = ""
+        self._woken = False
+        self._next_at = self._clock() + inbox.next_scan_in(self._clock(), events=self._wakeup.healthy())
+        return taken.drops
+
+    def wait(self, at_most_seconds: float) -> None:
+        """Wait until something happens in the inbox, a scan is due, or the time is over."""
+        seconds = max(0.0, min(at_most_seconds, self._next_at - self._clock()))
+        if self._wakeup is None or self._inbox is None:
+            self._idle_bell.wait(min(at_most_seconds, max(seconds, 0.05)))
+            self._idle_bell.clear()
+            return
+        rest = min(at_most_seconds, self._inbox.rest_seconds(self._clock()))
+        if self._wakeup.wait(seconds, at_least_seconds=rest):
+            self._next_at, self._woken = 0.0, True
+
+    def wake(self) -> None:
+        """End a `wait`; may be called from a signal handler."""
+        self._idle_bell.set()
+        if self._wakeup is not None:
+            self._wakeup.event.set()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._close_roots()
+
+    def waiting(self) -> list[WaitingFile]:
+        """Every file that lies in the inbox and was not taken, with the reason."""
+        entries = [
+            WaitingFile(path=entry.relative, state=entry.state, reason=entry.reason)
+            for entry in (self._scan.waiting if self._scan else ())
+        ]
+        refused = (
+            WaitingFile(path=relative, state="waiting", reason=reason)
+            for relative, reason in self._refused.items()
+        )
+        return [*entries, *refused]
+
+    def quiet(self) -> bool:
+        """Whether the whole inbox was seen and nothing in it is about to be taken."""
+        if self._scan is None or not self._scan.complete or self._scan.unsettled:
+            return False
+        return all(dropped.relative in self._refused for dropped in self._scan.settled)
+
+    def notes(self) -> tuple[str, ...]:
+        """What one should know, in sentences."""
+        told = [self._wakeup.status if self._wakeup else "", self._scan.note if self._scan else ""]
+        return tuple(sentence for sentence in told if sentence)
+
+    @property
+    def missed_events(self) -> int:
+        """Changes that a scan found though no event had told of them."""
+        return self._wakeup.missed if self._wakeup else 0
+
+    def _open(self) -> Inbox:
+        """Make sure that both roots are what they were, and begin to look."""
+        root = self._remembered(Role.INBOX, self._layout.inbox)
+        self._outbox_root = self._remembered(Role.OUTBOX, self._layout.outbox)
+        wanted = self._config.intake
+        rules = SettleRules(
+            settle_seconds=wanted.settle_seconds, settle_network_seconds=wanted.settle_network_seconds
+        )
+        self._inbox = Inbox(
+            root,
+            IgnoreList(wanted.ignore),
+            Settling(rules, probe, uid=os.geteuid(), gid=os.getegid()),
+            source_leave=wanted.source == "leave",
+            already_done=self._already_taken,
+        )
+        self._wakeup = Wakeup([root] if wanted.events else [])
+        self._wakeup.start()
+        return self._inbox
+
+    def _remembered(self, role: Role, path: Path) -> Root:
+        """A root with the mark that it had before: an empty mount point looks just as valid."""
+        key = f"root {role} {path}"
+        root = open_root(path, role, expected_uuid=self._ledger.meta(key))
+        if root.marker is not None:
+            self._ledger.set_meta(key, root.marker.uuid)
+        return root
+
+    def _already_taken(self, relative: str, mark: Fingerprint) -> bool:
+        if self._config.intake.source != "leave":
+            return False
+        stamp = (mark.inode, mark.size_bytes, mark.mtime_ns, mark.ctime_ns)
+        return self._ledger.already_taken(relative, stamp)
+
+    def _close_roots(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.stop()
+        self._wakeup = self._inbox = self._outbox_root = self._scan = None
+        self._refused = {}

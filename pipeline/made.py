@@ -1,0 +1,87 @@
+"""What the making of a job leaves behind, and the encoder that every kind of job ends in.
+
+Shared by `render` (speech) and `recordings` (conversion, joining). Knows settings and sound.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.jobs.job import Job
+from pipeline.jobs.settings import Sound
+from pipeline.outbox import ChunkRecord, Rendered
+from pipeline.sound.audio import Audio
+from pipeline.sound.encode import Encoder
+from pipeline.sound.master import Mastering
+
+Report = Callable[[str, int, int], None]
+"stage, chunks done, chunks in all (0: not known); raises Interrupted or Cancelled"
+
+
+@dataclass(slots=True, kw_only=True)
+class Made:
+    """Filled while a job is made."""
+
+    files: tuple[Rendered, ...] = ()
+    engine: dict[str, str] = field(default_factory=dict)
+    "name, version, device"
+    chunks: list[ChunkRecord] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    check: str = "none"
+    synthesis_seconds: float = 0.0
+    check_seconds: float = 0.0
+    encode_wait_seconds: float = 0.0
+    "time spent waiting for the encoder, which runs beside"
+
+
+@dataclass(slots=True)
+class Sink:
+    """Where the finished stream of a job goes."""
+
+    encoder: Encoder
+    made: Made
+
+    def write(self, audio: Audio) -> None:
+        """Append sound."""
+        started = time.perf_counter()
+        self.encoder.write(audio)
+        self.made.encode_wait_seconds += time.perf_counter() - started
+
+    def finish(self) -> None:
+        """End the stream; the files are whole then."""
+        started = time.perf_counter()
+        encoded = self.encoder.finish()
+        self.made.encode_wait_seconds += time.perf_counter() - started
+        self.made.files = tuple(
+            Rendered(
+                format=item.format,
+                path=item.path,
+                duration_seconds=item.duration_seconds,
+                sample_rate_hz=item.sample_rate_hz,
+            )
+            for item in encoded
+        )
+
+
+@contextmanager
+def encoder_for(job: Job, made: Made, work: Path, rate_hz: int) -> Iterator[Sink]:
+    """An encoder for all formats of the job, running until the block ends."""
+    settings = job.spec.settings
+    targets: dict[str, Path] = {name: work / f"audio.{name}" for name in settings.output.formats}
+    tags = {"title": job.stem, "comment": f"voxspool {job.id}"}
+    if settings.voice is not None:
+        tags["artist"] = settings.voice
+    with Encoder(targets, rate_hz, mastering=mastering(settings.audio), tags=tags) as encoder:
+        yield Sink(encoder, made)
+
+
+def mastering(sound: Sound) -> Mastering:
+    """The part of the settings that is done to the finished stream."""
+    return Mastering(
+        speed=sound.speed,
+        denoise=sound.denoise,
+        loudness_lufs=sound.loudness_lufs,
+        true_peak_db=sound.true_peak_db,
+    )

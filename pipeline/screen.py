@@ -1,0 +1,69 @@
+"""The status as it is shown on a terminal, with a bar for each running job.
+
+Pure: what `status.json` holds in, something for rich to draw out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_BAR_CELLS = 30
+_QUEUED_SHOWN = 10
+_WAITING_SHOWN = 30
+
+
+def screen(status: Mapping[str, Any]) -> RenderableType:
+    """The whole page."""
+    parts: list[RenderableType] = [_headline(status)]
+    parts += [Text(f"! {sentence}", style="bold red") for sentence in status.get("trouble", ())]
+    parts += [Text(f"- {sentence}") for sentence in status.get("notes", ())]
+    if status.get("running"):
+        parts += [Text(), _running(status["running"])]
+    if status.get("queued"):
+        parts += [Text(), _queued(status)]
+    if status.get("waiting"):
+        parts += [Text(), _waiting(status["waiting"])]
+    return Group(*parts)
+
+
+def _headline(status: Mapping[str, Any]) -> Text:
+    counts = status.get("jobs", {})
+    numbers = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    updated = f", as of {status['updated_at']}" if "updated_at" in status else ""
+    return Text(f"Voxspool is {status['state']}{updated}. Jobs: {numbers or 'none'}.")
+
+
+def _running(entries: list[Mapping[str, Any]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for entry in entries:
+        total, done = entry["chunks"], entry["chunks_done"]
+        bar = ProgressBar(total=max(1, total), completed=done, width=_BAR_CELLS)
+        count = f"{done}/{total}" if total else ""
+        table.add_row(
+            Text(entry["source"]), bar, count, Text(entry["stage"]), Text(entry["job"], style="dim")
+        )
+    return table
+
+
+def _queued(status: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    shown = status["queued"][:_QUEUED_SHOWN]
+    for entry in shown:
+        table.add_row("queued", Text(entry["source"]), entry["priority"], Text(entry["job"], style="dim"))
+    more = status["jobs"]["queued"] - len(shown)
+    if more > 0:
+        table.add_row("", f"and {more} more")
+    return table
+
+
+def _waiting(entries: list[Mapping[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for entry in entries[:_WAITING_SHOWN]:
+        table.add_row(Text(entry["state"]), Text(entry["path"]), Text(entry["reason"]))
+    if len(entries) > _WAITING_SHOWN:
+        table.add_row("", f"and {len(entries) - _WAITING_SHOWN} more: `explain PATH` tells of any of them")
+    return table

@@ -1,0 +1,125 @@
+"""What the daemon is doing, and why each waiting file waits: `outbox/status.json`.
+
+Knows the ledger and what the last scan said; decides nothing. Invariant: the file is replaced
+whole, at most every five seconds, and only when something in it changed: each write is synced.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import atomic_write, display
+from pipeline.jobs.job import Job, JobState
+from pipeline.ledger import Ledger, Progress
+
+SCHEMA = "voxspool/status/1"
+WRITE_SECONDS = 5.0
+MAX_LISTED = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFile:
+    """A file in the inbox and why nothing happens to it."""
+
+    path: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that stands in `status.json`, but for the time."""
+
+    schema: str = SCHEMA
+    voxspool: str
+    pid: int
+    state: str
+    "starting, running, paused, stopping, stopped"
+    trouble: tuple[str, ...] = ()
+    "what keeps the work from going on, in sentences"
+    notes: tuple[str, ...] = ()
+    "what one should know and nothing suffers from"
+    jobs: Mapping[str, int] = field(default_factory=dict)
+    "number of jobs in each state"
+    running: Sequence[Mapping[str, Any]] = ()
+    queued: Sequence[Mapping[str, Any]] = ()
+    waiting: Sequence[Mapping[str, str]] = ()
+    not_listed: Mapping[str, int] = field(default_factory=dict)
+    "how many more are queued and waiting than are listed"
+
+
+def snapshot_jobs(ledger: Ledger) -> dict[str, Any]:
+    """The part of a snapshot that the ledger tells."""
+    counts = ledger.counts()
+    queued = ledger.jobs_in(JobState.QUEUED, limit=MAX_LISTED)
+    return {
+        "jobs": counts,
+        "running": [running_entry(progress) for progress in ledger.progress()],
+        "queued": [_queued_entry(job) for job in queued],
+        "not_listed": {"queued": counts[JobState.QUEUED] - len(queued)},
+    }
+
+
+def running_entry(progress: Progress) -> dict[str, Any]:
+    """A running job as it is shown."""
+    return {
+        "job": progress.job.id,
+        "source": progress.job.source.name,
+        "stage": progress.stage,
+        "chunks_done": progress.done_chunks,
+        "chunks": progress.total_chunks,
+        "started_at": moment(progress.started_at),
+        "attempt": progress.job.attempts,
+    }
+
+
+def _queued_entry(job: Job) -> dict[str, Any]:
+    return {"job": job.id, "source": job.source.name, "priority": job.priority}
+
+
+def listed(waiting: Sequence[WaitingFile]) -> list[dict[str, str]]:
+    """Waiting files as they are shown: sorted by path, the first few hundred."""
+    entries = sorted(waiting, key=lambda entry: entry.path)[:MAX_LISTED]
+    return [{**asdict(entry), "path": display(entry.path)} for entry in entries]
+
+
+def moment(seconds: float) -> str:
+    """A point in time as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+class StatusFile:
+    """Writes `status.json`, seldom enough for a synced folder."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._wall = wall
+        self._written: Snapshot | None = None
+        self._written_at = float("-inf")
+
+    def due(self) -> bool:
+        """Whether enough time has passed for another look."""
+        return self._clock() - self._written_at >= WRITE_SECONDS
+
+    def write(self, snapshot: Snapshot) -> bool:
+        """Write if it says something new; tells whether it did."""
+        if snapshot == self._written:
+            return False
+        fields = {"updated_at": moment(self._wall()), **asdict(snapshot)}
+        data = json.dumps(fields, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        atomic_write(self._path, data, durable=False)
+        self._written, self._written_at = snapshot, self._clock()
+        return True
+
+
+def read_status(path: Path) -> dict[str, Any] | None:
+    """The last status that was written, or None."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and value.get("schema") == SCHEMA else None

@@ -1,0 +1,63 @@
+"""The loaded engines, recognisers and converters of one worker.
+
+Knows the tables of the three families; loads a member when a job first needs it and keeps it.
+Invariant: which member serves a job follows from the job alone, never from what is installed.
+"""
+
+from collections.abc import Callable
+
+from pipeline import converters, engines, transcribers
+from pipeline.converters.base import Converter
+from pipeline.engines.base import Engine
+from pipeline.jobs.settings import Check
+from pipeline.transcribers.base import Transcriber
+
+# By engine and not by what happens to be installed: the same job gives the same check everywhere.
+CHECKER_OF_ENGINE = {
+    "espeak": "pocketsphinx",
+    "chatterbox": "whisper",
+    "chatterbox-multilingual": "whisper",
+    "chatterbox-turbo": "whisper",
+}
+
+
+class Tools:
+    """What a worker has at hand. `on_load` is told what is about to be loaded."""
+
+    def __init__(self, on_load: Callable[[str], None]) -> None:
+        self._on_load = on_load
+        self._engines: dict[str, Engine] = {}
+        self._transcribers: dict[str, Transcriber] = {}
+        self._converters: dict[str, Converter] = {}
+
+    def engine(self, name: str) -> Engine:
+        """The engine of this name; raises InputError for one that this installation lacks."""
+        if name not in self._engines:
+            self._on_load(f"loading {name}")
+            self._engines[name] = engines.load(name)
+        return self._engines[name]
+
+    def transcriber(self, check: Check, engine: str) -> Transcriber | None:
+        """The recogniser that checks this engine's speech; None where nothing is to be checked."""
+        if check.by == "none":
+            return None
+        name = CHECKER_OF_ENGINE[engine] if check.by == "auto" else check.by
+        if name not in self._transcribers:
+            self._on_load(f"loading {name}")
+            self._transcribers[name] = transcribers.load(name)
+        return self._transcribers[name]
+
+    def converter(self, engine: str) -> Converter:
+        """The voice converter that belongs to this engine."""
+        name = converters.BY_ENGINE[engine]
+        if name not in self._converters:
+            self._on_load(f"loading {name}")
+            self._converters[name] = converters.load(name)
+        return self._converters[name]
+
+    def close(self) -> None:
+        """Free everything."""
+        for family in (self._engines, self._transcribers, self._converters):
+            for member in family.values():
+                member.close()
+            family.clear()

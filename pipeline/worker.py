@@ -1,0 +1,254 @@
+"""A worker: claim, render, publish, finish, again and again, until it is told to stop.
+
+Knows the life of a job; nothing of how speech is made (`render` does). Invariants: one job at a
+time; whatever happens to a job, the ledger says so; a stop is honoured at the next chunk.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from loguru import logger
+
+from pipeline import notify
+from pipeline.config import Config
+from pipeline.errors import (
+    Cancelled,
+    EnvironmentFailure,
+    InputError,
+    Interrupted,
+    SynthesisError,
+    VoxspoolError,
+)
+from pipeline.events import Hook, JobEnded, emit
+from pipeline.files import ENVIRONMENT_ERRNOS
+from pipeline.intake.claim import end_if_complete
+from pipeline.job_log import job_log
+from pipeline.jobs.job import Job, JobState
+from pipeline.layout import Layout, layout_of
+from pipeline.ledger import Ledger
+from pipeline.logs import log_to
+from pipeline.outbox import Manifest, publish
+from pipeline.render import Rendering, render
+from pipeline.tools import Tools
+
+IDLE_SECONDS = 0.2
+HEARTBEAT_SECONDS = 0.5
+ENVIRONMENT_WAIT_SECONDS = 15.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main(config: Config, name: str, parent_pid: int) -> None:
+    """The body of a worker process."""
+    _die_with_parent(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    log_to(config.log, layout_of(config).logs, f"worker-{slot_of(name)}")
+    worker = Worker(config, name, stop=stop)
+    worker.run()
+    sys.exit(0)
+
+
+def slot_of(worker: str) -> int:
+    """The place in the pool that a worker's name tells: 1, 2, ..., taken again by its successor."""
+    return int(worker.partition("-")[0])
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Linux: SIGKILL for this process the moment its parent is gone (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+class Worker:
+    """Takes jobs from the ledger until `stop` is set."""
+
+    def __init__(self, config: Config, name: str, *, stop: threading.Event) -> None:
+        self._config = config
+        self._name = name
+        self._stop = stop
+        self._layout: Layout = layout_of(config)
+        self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
+        self._hooks: list[Hook] = notify.hooks(config.notify)
+        self._progress = Progress(self._ledger, self._layout, stop)
+        self._tools = Tools(self._progress.loading)
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        while not self._stop.is_set():
+            job = None if self._progress.paused() else self._ledger.claim(self._name)
+            if job is None:
+                self._stop.wait(IDLE_SECONDS)
+            else:
+                self.do(job)
+        self._tools.close()
+        self._ledger.close()
+
+    def do(self, job: Job) -> None:
+        """One job from claim to its last state."""
+        logger.info("{} {}: started", job.id, job.source.name)
+        self._progress.begin(job)
+        try:
+            self._succeed(job)
+        except Interrupted:
+            self._ledger.release(job.id, "interrupted")
+            logger.info("{} {}: interrupted, goes on later", job.id, job.source.name)
+        except EnvironmentFailure as error:
+            self._wait_out(job, error)
+        except Cancelled as error:
+            self._end(job, JobState.CANCELLED, error)
+        except (InputError, SynthesisError) as error:
+            self._end(job, JobState.FAILED, error)
+        except OSError as error:
+            self._fail_on(job, error)
+        except Exception as error:  # noqa: BLE001 - a job must not take the worker with it
+            self._fail_unforeseen(job, error)
+
+    def _succeed(self, job: Job) -> None:
+        drop = self._ledger.drop(job.drop_id)
+        assert drop is not None
+        source = self._layout.source_folder(drop.id, drop.mode)
+        rendering = render(job, self._layout, self._tools, self._progress.report, source=source)
+        self._progress.report("publishing", rendering.chunks, rendering.chunks)
+        manifest = publish(
+            self._layout,
+            self._ledger,
+            job,
+            drop.relative,
+            rendering.files,
+            job_log(job, rendering.manifest),
+            rendering.manifest,
+        )
+        self._ledger.finish(job.id, JobState.DONE)
+        self._close(job, rendering, manifest)
+
+    def _close(self, job: Job, rendering: Rendering, manifest: Manifest) -> None:
+        shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
+        end_if_complete(self._layout, self._ledger, job.drop_id)
+        seconds = max((output.duration_seconds for output in manifest.outputs), default=0.0)
+        logger.info(
+            "{} {}: done, {:.1f} s of speech in {:.1f} s",
+            job.id,
+            job.source.name,
+            seconds,
+            manifest.timings.total_seconds,
+        )
+        event = JobEnded(
+            job_id=job.id,
+            state=JobState.DONE,
+            source=job.source.name,
+            outputs=tuple(output.path for output in manifest.outputs),
+            warnings=len(rendering.manifest.warnings),
+            audio_seconds=seconds,
+            total_seconds=manifest.timings.total_seconds,
+        )
+        emit(event, self._hooks)
+
+    def _end(self, job: Job, state: JobState, error: VoxspoolError) -> None:
+        """The job did not come out: its source goes to `failed/` with the reason."""
+        logger.warning("{} {}: {}: {}", job.id, job.source.name, state, error.message)
+        self._ledger.finish(job.id, state, code=error.code, message=error.message, hint=error.hint)
+        shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
+        shutil.rmtree(self._layout.publishing(job.id), ignore_errors=True)
+        end_if_complete(self._layout, self._ledger, job.drop_id)
+        event = JobEnded(
+            job_id=job.id,
+            state=state,
+            source=job.source.name,
+            error_code=error.code,
+            error_message=error.message,
+        )
+        emit(event, self._hooks)
+
+    def _wait_out(self, job: Job, error: EnvironmentFailure) -> None:
+        """The machine is at fault: the job goes back to the queue and costs no attempt."""
+        self._ledger.release(job.id, "environment")
+        self._ledger.set_meta("trouble", error.message)
+        logger.error("{} {}: waits: {}", job.id, job.source.name, error.message)
+        self._stop.wait(ENVIRONMENT_WAIT_SECONDS)
+
+    def _fail_on(self, job: Job, error: OSError) -> None:
+        if error.errno in ENVIRONMENT_ERRNOS:
+            place = error.filename or self._layout.state
+            self._wait_out(job, EnvironmentFailure(f"{place}: {error.strerror}."))
+        else:
+            self._fail_unforeseen(job, error)
+
+    def _fail_unforeseen(self, job: Job, error: Exception) -> None:
+        logger.error("{}", "".join(traceback.format_exception(error)))
+        self._end(
+            job,
+            JobState.FAILED,
+            VoxspoolError(
+                f"Voxspool made a mistake over this file: {type(error).__name__}: {error}",
+                code="internal",
+                hint=f"Please report it with the log in {self._layout.logs}.",
+            ),
+        )
+
+
+class Progress:
+    """Tells the ledger how far a job is, and the job whether it must stop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        layout: Layout,
+        stop: threading.Event,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._layout = layout
+        self._stop = stop
+        self._clock = clock
+        self._job: Job | None = None
+        self._written = 0.0
+        self._last = ("", 0, 0)
+
+    def begin(self, job: Job) -> None:
+        """A new job."""
+        self._job = job
+        self._written = 0.0
+
+    def paused(self) -> bool:
+        """Whether the pause file lies in the inbox."""
+        return self._layout.pause_file.exists()
+
+    def loading(self, what: str) -> None:
+        """Something is about to be loaded, which may take minutes."""
+        self._write(what, 0, 0)
+
+    def report(self, stage: str, done_chunks: int, total_chunks: int) -> None:
+        """Called at each chunk border; raises Interrupted or Cancelled."""
+        if self._stop.is_set():
+            raise Interrupted("The worker was asked to stop.")
+        now = self._clock()
+        if now - self._written >= HEARTBEAT_SECONDS or stage != self._last[0]:
+            self._written = now
+            self._write(stage, done_chunks, total_chunks)
+            if self.paused():
+                raise Interrupted("The daemon is paused.")
+
+    def _write(self, stage: str, done_chunks: int, total_chunks: int) -> None:
+        if self._job is None:
+            return
+        self._last = (stage, done_chunks, total_chunks)
+        if self._ledger.heartbeat(self._job.id, stage, done_chunks, total_chunks):
+            raise Cancelled(
+                f"{self._job.source.name} was cancelled.", hint="It was cancelled on the command line."
+            )
