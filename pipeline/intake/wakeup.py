@@ -155,14 +155,14 @@ class Wakeup:
             self._tear_down()
             self._build()
 
-    def wait(self, at_most_seconds: float, *, at_least_seconds: float = GATHER_SECONDS) -> bool:
+    def wait(self, at_most_seconds: float, *, at_least_seconds: float = 0.0) -> bool:
         """Wait for the bell or the end of the time; True if it rang.
 
-        `at_least_seconds` are waited in any case, so that a storm of events leads to few scans.
+        `at_least_seconds` (and a moment) are waited in any case: a storm of events leads to few scans.
         """
         begun = self._clock()
         rung = self.event.wait(max(0.0, at_most_seconds))
-        rest = at_least_seconds - (self._clock() - begun)
+        rest = max(at_least_seconds, GATHER_SECONDS) - (self._clock() - begun)
         if rest > 0:
             self._sleep(rest)
         rung = rung or self.event.is_set()
