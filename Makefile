@@ -7,7 +7,8 @@ CONFIG ?= config.yaml
 .PHONY: demo run test check format bench bench-drops clean
 
 demo: $(VENV)/core.done
-	$(PY) -m bench.demo
+	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
+	$(PY) daemon.py --config $(CONFIG) --once
 
 run: $(VENV)/core.done
 	$(PY) daemon.py run --config $(CONFIG)

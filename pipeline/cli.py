@@ -16,21 +16,23 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from pipeline import __version__, audit, doctor, retention
+from pipeline import __version__, audit, doctor, prune, retention
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.explain import explain
-from pipeline.files import display, exclusive_lock, move_new
-from pipeline.jobs.job import DropState
+from pipeline.files import display, exclusive_lock, move_new, sha256_of
+from pipeline.jobs.job import Drop, DropState
 from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger
 from pipeline.logs import log_to
+from pipeline.outbox import failed_name, note_paths
 from pipeline.screen import screen
 from pipeline.status import read_status, snapshot_jobs
 from pipeline.supervisor import Supervisor
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config.yaml"
 WATCH_SECONDS = 1.0
+SUMMARY_LINES = 20
 Verb = Callable[[argparse.Namespace], int]
 
 
@@ -80,8 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     submit_parser.add_argument("--folder", default="", help="subfolder of the inbox")
     add("cancel", cancel, "cancel a job").add_argument("job", metavar="JOB")
     add("retry", retry, "put a failed job's file back into the inbox").add_argument("job", metavar="JOB")
-    add("prune", prune, "delete what the retention rules say").add_argument(
-        "--dry-run", action="store_true", help="only say what would be deleted"
+    prune_parser = add("prune", prune_files, "delete what the retention rules say")
+    prune_parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    prune_parser.add_argument(
+        "--more-than-half", action="store_true", help="even if that is more than half of a folder"
     )
     add("audit", audit_files, "check that every file ever seen is in exactly one place")
     return parser
@@ -93,8 +97,33 @@ def _parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """The daemon itself."""
     config = load_config(options.config)
-    log_to(config.log, layout_of(config).logs, "voxspool")
-    return Supervisor(config, once=options.once).run()
+    layout = layout_of(config)
+    log_to(config.log, layout.logs, "voxspool")
+    started = time.time()
+    exit_code = Supervisor(config, once=options.once).run()
+    if options.once:
+        print("\n".join(_summary(layout, started)))
+    return exit_code
+
+
+def _summary(layout: Layout, since: float) -> list[str]:
+    """What a `--once` run made, and what it could not make."""
+    ledger = _ledger(layout)
+    made = [result for result in ledger.results() if (result.published_at or 0.0) >= since]
+    lines = [str(layout.outbox / result.folder / file.name) for result in made for file in result.files]
+    speech = [line for line in lines if not line.endswith((".log", ".json"))]
+    failed = [drop for drop in ledger.drops_in(DropState.FAILED) if (drop.ended_at or 0.0) >= since]
+    told = [f"Made: {line}" for line in speech[:SUMMARY_LINES]]
+    told += [
+        f"Failed: {display(drop.relative)} (why: {_note(layout, drop)})" for drop in failed[:SUMMARY_LINES]
+    ]
+    hidden = len(speech) + len(failed) - len(told)
+    return [*told, f"... and {hidden} more."] if hidden else told or ["There was nothing to do."]
+
+
+def _note(layout: Layout, drop: Drop) -> Path:
+    target = Path(drop.location) if drop.location else failed_name(layout, drop)
+    return note_paths(target)[0]
 
 
 def check(options: argparse.Namespace) -> int:
@@ -194,9 +223,11 @@ def _deliver(path: Path, folder: Path) -> Path:
         shutil.copyfile(path, hidden)
         move_new(hidden, folder / path.name)
     except FileExistsError as error:
-        raise InputError(
-            f"{path.name} lies in the inbox already.", hint="Wait until it is taken, or rename yours."
-        ) from error
+        if sha256_of(path) != sha256_of(folder / path.name):
+            raise InputError(
+                f"Another {path.name} lies in the inbox already.",
+                hint="Wait until it is taken, or rename yours.",
+            ) from error
     except OSError as error:
         raise InputError(f"{display(path)} cannot be submitted: {error.strerror}.") from error
     finally:
@@ -251,12 +282,17 @@ def _unknown_job(name: str) -> str:
     return f"There is no job {name}. `python daemon.py status` lists them."
 
 
-def prune(options: argparse.Namespace) -> int:
-    """Apply, or only show, the retention rules."""
+def prune_files(options: argparse.Namespace) -> int:
+    """`prune`: apply, or only show, the retention rules."""
     config = load_config(options.config)
-    layout = layout_of(config)
-    for line in retention.prune(_ledger(layout), layout, config.retention, dry_run=options.dry_run):
-        print(line)
+    ledger = _ledger(layout_of(config))
+    plan = prune.rehearse(ledger, layout_of(config), config.retention, more_than_half=options.more_than_half)
+    print("\n".join(retention.describe(plan)))
+    if not options.dry_run:
+        outcome = prune.apply(plan, ledger)
+        print(f"{len(outcome.removed)} removed, {retention.size(outcome.bytes)} freed.")
+        for spared in outcome.kept:
+            print(f"kept {spared.unit.name}: {spared.reason}")
     return 0
 
 

@@ -24,6 +24,7 @@ from pipeline.jobs.job import (
     spec_from_json,
     spec_to_json,
 )
+from pipeline.jobs.settings import Kind
 
 SCHEMA = Path(__file__).with_suffix(".sql")
 SCHEMA_VERSION = "1"
@@ -213,6 +214,20 @@ class Ledger:
         )
         return [_drop_from(row) for row in rows]
 
+    def endings(self) -> dict[str, float]:
+        """When each drop that reached its last place did, by its id."""
+        rows = self._rows("SELECT id, ended_at FROM drops WHERE ended_at IS NOT NULL")
+        return {row["id"]: float(row["ended_at"]) for row in rows}
+
+    def drops_of_kind(self, kind: Kind) -> set[str]:
+        """Ids of the drops that hold a job of this kind."""
+        rows = self._rows("SELECT DISTINCT drop_id FROM jobs WHERE json_extract(spec, '$.kind') = ?", (kind,))
+        return {row["drop_id"] for row in rows}
+
+    def unfinished(self) -> set[str]:
+        """Ids of the jobs that are queued or running."""
+        return {row["id"] for row in self._rows("SELECT id FROM jobs WHERE state IN ('queued', 'running')")}
+
     def already_taken(self, relative: str, stamp: tuple[int, int, int, int]) -> bool:
         """Whether this very file was dropped before and left in the inbox (`source: leave`)."""
         row = self._row(
@@ -333,9 +348,9 @@ class Ledger:
         return {state.value: found.get(state.value, 0) for state in JobState}
 
     def failed_since(self, moment: float) -> int:
-        """Number of jobs that ended badly since `moment`."""
+        """Number of dropped files that ended in `failed/` since `moment`."""
         return self._number(
-            "SELECT COUNT(*) FROM jobs WHERE state IN ('failed', 'cancelled') AND ended_at >= ?", (moment,)
+            "SELECT COUNT(*) FROM drops WHERE state = 'failed' AND ended_at >= ?", (moment,)
         )
 
     def progress(self) -> list[Progress]:
@@ -500,6 +515,7 @@ def _drop_from(row: sqlite3.Row) -> Drop:
         stamp=(row["ino"] % 2**64, row["size"], row["mtime_ns"], row["ctime_ns"]),
         sha256=row["sha256"],
         claimed_at=row["claimed_at"],
+        ended_at=row["ended_at"],
         location=os.fsdecode(row["location"]),
     )
 

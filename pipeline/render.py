@@ -27,7 +27,7 @@ from pipeline.sound.assemble import Joiner, Placed
 from pipeline.takes import Choice
 from pipeline.text.chunk import Chunk, Pause, chunk
 from pipeline.text.prepare import prepare
-from pipeline.text.read import read_text
+from pipeline.text.read import read
 from pipeline.tools import Tools
 from pipeline.transcribers.base import Transcriber
 
@@ -112,7 +112,11 @@ def _finish(sink: Sink, report: Report, chunks: int) -> None:
 
 
 def _chunks(spec: JobSpec, source: Path, made: Made) -> list[Chunk]:
-    text = spec.text if spec.text is not None else read_text(source / str(spec.file))
+    text = spec.text
+    if text is None:
+        decoded = read(source / str(spec.file))
+        text = decoded.text
+        made.warnings += decoded.warnings
     prepared = prepare(text, spec.settings.text_rules, spec.settings.language)
     made.warnings += prepared.warnings
     chunks = chunk(prepared.text, spec.settings.chunks, spec.settings.language)

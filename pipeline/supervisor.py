@@ -17,7 +17,7 @@ from types import FrameType
 import schedule
 from loguru import logger
 
-from pipeline import __version__, retention
+from pipeline import __version__, prune
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, EnvironmentFailure
 from pipeline.files import display, exclusive_lock
@@ -29,6 +29,7 @@ from pipeline.layout import layout_of
 from pipeline.ledger import Ledger
 from pipeline.pools.base import Ended, WorkerPool
 from pipeline.pools.local import LocalPool
+from pipeline.retention import size
 from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
 from pipeline.worker import main as worker_main
 
@@ -186,7 +187,11 @@ class Supervisor:
         end_if_complete(self._layout, self._ledger, job.drop_id)
 
     def _prune(self) -> None:
-        self._retention_notes = retention.run(self._ledger, self._layout, self._config.retention)
+        plan = prune.rehearse(self._ledger, self._layout, self._config.retention)
+        outcome = prune.apply(plan, self._ledger)
+        if outcome.removed:
+            logger.info("pruned {} items, {}", len(outcome.removed), size(outcome.bytes))
+        self._retention_notes = plan.warnings
 
     # -- workers ---------------------------------------------------------------------------------
 

@@ -138,6 +138,7 @@ class Drop:
     "inode, size, mtime_ns, ctime_ns when it was claimed"
     sha256: str
     claimed_at: float
+    ended_at: float | None = None
     location: str = ""
     "where it lies since it ended; empty if it was deleted or left in the inbox"
 
