@@ -146,7 +146,7 @@ def _clip_problem(clip: Audio) -> InputError | None:
     level = _level_dbfs(clip)
     if clip.seconds < LEAST_REFERENCE_SECONDS:
         return _unusable(
-            f"The voice clip lasts {clip.seconds:.1f} s; it must last {LEAST_REFERENCE_SECONDS:.0f} s or more.",
+            f"The voice clip lasts {clip.seconds:.1f} s; it takes {LEAST_REFERENCE_SECONDS:.0f} s or more.",
             "reference_short",
         )
     if level < LEAST_REFERENCE_LEVEL_DBFS:

@@ -9,17 +9,19 @@ import struct
 HEAD_BYTES = 65_536
 TAIL_BYTES = 65_536
 "an Ogg page is at most 65,307 bytes, so the last one starts within this"
+# Players write one ID3 tag, bad editors two; a file made of tags is no recording.
+_MOST_TAGS = 4
 _STREAMED_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
 
 
 def container_of(head: bytes) -> str | None:
     """ffmpeg's name of the container that starts with these bytes; None if it is none we take."""
+    for _ in range(_MOST_TAGS):
+        head = head[id3_bytes(head) :]
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
     if head[4:8] == b"ftyp":
         return "mov"
-    if head[:3] == b"ID3":
-        return container_of(head[id3_bytes(head) :])
     return {b"fLaC": "flac", b"OggS": "ogg"}.get(head[:4]) or _mpeg_audio(head.lstrip(b"\0"))
 
 

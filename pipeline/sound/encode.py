@@ -19,6 +19,7 @@ from pipeline.sound.master import (
     MEASURABLE_LUFS,
     Mastering,
     levelling,
+    most_gain_db,
     next_gain_db,
     shaping,
 )
@@ -167,11 +168,15 @@ class Encoder:
     def _gain_db(self, raw: Path) -> float:
         """The one gain that brings the speech, limited, to the loudness asked for; 0 for silence."""
         target = self._mastering.loudness_lufs
-        tried = [(0.0, measure_raw(raw, self._rate_hz).integrated_lufs)]
-        if target is None or tried[0][1] < MEASURABLE_LUFS:
+        before = measure_raw(raw, self._rate_hz)
+        if target is None or before.integrated_lufs < MEASURABLE_LUFS:
             return 0.0
+        most_db = most_gain_db(self._mastering, before.true_peak_db)
+        tried = [(0.0, before.integrated_lufs)]
         while abs(tried[-1][1] - target) > LOUDNESS_TOLERANCE_LU and len(tried) <= _LOUDNESS_ROUNDS:
-            gain_db = next_gain_db(tried, target)
+            gain_db = next_gain_db(tried, target, most_db)
+            if gain_db == tried[-1][0]:
+                break
             filters = levelling(self._mastering, self._rate_hz, gain_db)
             tried.append((gain_db, measure_raw(raw, self._rate_hz, filters).integrated_lufs))
         gain_db, self.loudness_lufs = tried[-1]

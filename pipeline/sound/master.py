@@ -10,6 +10,7 @@ from dataclasses import dataclass
 MEASURABLE_LUFS = -69.0
 "EBU R128's absolute gate is at -70: what measures lower is silence"
 LOUDNESS_TOLERANCE_LU = 0.2
+MOST_DRIVE_DB = 18.0
 _OVERSAMPLING = 4
 # A limiter works on samples; the true peak runs between them. At four times the rate it sees it to
 # 0.2 dB (ITU-R BS.1770-4 annex 2), and going back to the rate overshoots: by up to 0.7 dB measured,
@@ -50,7 +51,12 @@ def levelling(mastering: Mastering, rate_hz: int, gain_db: float) -> list[str]:
     return [*gain, *_ceiling(mastering.true_peak_db, rate_hz)]
 
 
-def next_gain_db(tried: Sequence[tuple[float, float]], target_lufs: float) -> float:
+def most_gain_db(mastering: Mastering, true_peak_db: float) -> float:
+    """Where more gain only flattens: sound with this true peak would run `MOST_DRIVE_DB` into the ceiling."""
+    return mastering.true_peak_db - true_peak_db + MOST_DRIVE_DB
+
+
+def next_gain_db(tried: Sequence[tuple[float, float]], target_lufs: float, most_db: float) -> float:
     """The gain to try next, from the (gain, loudness reached) pairs tried so far, oldest first.
 
     Below the ceiling loudness follows the gain; above it only a part of each decibel arrives, which
@@ -60,7 +66,8 @@ def next_gain_db(tried: Sequence[tuple[float, float]], target_lufs: float) -> fl
     yield_per_db = 1.0
     if len(tried) > 1 and gain_db != tried[-2][0]:
         yield_per_db = (reached_lufs - tried[-2][1]) / (gain_db - tried[-2][0])
-    return gain_db + (target_lufs - reached_lufs) / min(1.0, max(_LEAST_YIELD, yield_per_db))
+    wanted = gain_db + (target_lufs - reached_lufs) / min(1.0, max(_LEAST_YIELD, yield_per_db))
+    return min(wanted, most_db)
 
 
 def _denoise(rate_hz: int) -> list[str]:

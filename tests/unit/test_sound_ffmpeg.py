@@ -1,0 +1,137 @@
+"""The process: found, fed, read, drained, killed; never a zombie, never a lock-up."""
+
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SynthesisError
+from pipeline.sound import ffmpeg
+from pipeline.sound.ffmpeg import Ffmpeg, environment_failure, executable, ffmpeg_version, last_words
+
+RAW = ["-loglevel", "error", "-f", "f32le", "-ar", "8000", "-ac", "1", "-i", "pipe:0"]
+
+
+def fake(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a shell script in ffmpeg's place."""
+    path = folder / "ffmpeg"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(ffmpeg, "executable", lambda: str(path))
+
+
+def children() -> set[str]:
+    """Process ids of our children, zombies included."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_there_is_an_ffmpeg_and_it_has_a_version() -> None:
+    """The one in use exists and says a version."""
+    assert os.access(executable(), os.X_OK)
+    assert ffmpeg_version() not in ("", "unknown")
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo ffmpeg version 4.2", "echo --enable-libsoxr libopus"])
+def test_a_system_ffmpeg_that_lacks_something_is_passed_over(
+    tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old or crippled ffmpeg on the path is not used: the wheel's is."""
+    fake(tmp_path, script, monkeypatch)
+    assert not ffmpeg._suits(str(tmp_path / "ffmpeg"))
+
+
+def test_an_able_system_ffmpeg_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's own is used where it can do everything."""
+    (tmp_path / "ffmpeg").symlink_to(executable())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    executable.cache_clear()
+    try:
+        assert executable() == str(tmp_path / "ffmpeg")
+    finally:
+        executable.cache_clear()
+
+
+def test_bytes_go_through_in_full(tmp_path: Path) -> None:
+    """More than a pipe holds, both ways at once through a file, comes out as it went in."""
+    data = os.urandom(4_000) * 1000
+    target = tmp_path / "out.raw"
+    with Ffmpeg([*RAW, "-c:a", "copy", "-f", "f32le", f"file:{target}"], stdin=subprocess.PIPE) as process:
+        process.write(memoryview(data))
+        assert process.finish() == 0
+    assert target.read_bytes() == data
+
+
+def test_leaving_the_block_kills_and_reaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process and no zombie is left when the caller gives up."""
+    fake(tmp_path, "exec sleep 60", monkeypatch)
+    before = children()
+    with pytest.raises(KeyError), Ffmpeg([], stdin=subprocess.PIPE):
+        assert children() > before
+        raise KeyError
+    assert children() == before
+
+
+def test_a_flood_of_complaints_does_not_lock_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Megabytes on standard error are read on, and only their first and last lines are kept."""
+    fake(tmp_path, "seq -f 'complaint %.0f' 400000 >&2; cat >/dev/null", monkeypatch)
+    with Ffmpeg([], stdin=subprocess.PIPE) as process:
+        process.write(memoryview(bytes(300_000)))
+        assert process.finish() == 0
+        assert last_words(process.log) == "complaint 400000"
+        assert process.log.startswith("complaint 1\n")
+        assert len(process.log) < 50_000
+
+
+def test_one_that_takes_nothing_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hanging ffmpeg ends in an error after the stall time, not in a daemon that hangs."""
+    fake(tmp_path, "echo thinking >&2; exec sleep 60", monkeypatch)
+    started = time.monotonic()
+    with (
+        pytest.raises(SynthesisError, match=r"did not move for 0 s.*thinking") as caught,
+        Ffmpeg([], stdin=subprocess.PIPE, stall_seconds=0.3) as process,
+    ):
+        process.write(memoryview(bytes(8 << 20)))
+    assert caught.value.code == "ffmpeg_stalled"
+    assert time.monotonic() - started < 10
+
+
+def test_one_that_says_nothing_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same while we read from it, and while we wait for its end."""
+    fake(tmp_path, "exec sleep 60", monkeypatch)
+    with (
+        pytest.raises(SynthesisError, match="said nothing"),
+        Ffmpeg([], stdin=None, stall_seconds=0.2) as process,
+    ):
+        process.read(10)
+    fake(tmp_path, "exec >&-; exec sleep 60", monkeypatch)
+    with pytest.raises(SynthesisError), Ffmpeg([], stdin=None, stall_seconds=0.2) as process:
+        process.finish()
+
+
+def test_one_that_died_breaks_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing on to a dead ffmpeg is noticed, and its last words are there."""
+    fake(tmp_path, "echo out of ideas >&2; exit 3", monkeypatch)
+    with Ffmpeg([], stdin=subprocess.PIPE) as process:
+        with pytest.raises(BrokenPipeError):
+            process.write(memoryview(bytes(8 << 20)))
+        assert process.finish() == 3
+        assert last_words(process.log) == "out of ideas"
+
+
+@pytest.mark.parametrize(
+    ("log", "code"),
+    [
+        ("av_interleaved_write_frame(): No space left on device\n", "disk_full"),
+        ("Error: Disk quota exceeded", "disk_full"),
+        ("Could not open: Read-only file system", "disk"),
+    ],
+)
+def test_the_machine_is_told_from_the_job(log: str, code: str) -> None:
+    """A full or read-only disk is the environment's fault, anything else is not."""
+    failure = environment_failure(log)
+    assert failure is not None
+    assert failure.code == code
+    assert environment_failure("Invalid data found") is None
