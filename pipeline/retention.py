@@ -1,0 +1,362 @@
+"""What may be thrown away, and why; pure policy.
+
+Takes a stock of things with their sizes and ages and the `retention` section; touches no disk and no
+ledger (`prune` does). Invariants: what is planned to go is oldest first and whole; nothing that the
+`obstacle` function objects to, none of the newest and nothing young is ever in the plan; more than
+half of a root never goes unless somebody said so.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+
+from pipeline.config import Retention
+
+GB = 1_000_000_000
+DAY_SECONDS = 86_400.0
+HOUR_SECONDS = 3_600.0
+LONGEST_GAP_SECONDS = 24 * HOUR_SECONDS
+CLOCK_DRIFT_SECONDS = 600.0
+# Nothing was made before Voxspool was: a clock that says so is not set.
+EARLIEST_CLOCK = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+class Pool(StrEnum):
+    """The kinds of things that are pruned."""
+
+    RESULTS = "results"
+    "what stands in the outbox; a unit is a whole job: manifest, log, audio"
+    SOURCES = "sources"
+    "processed drops in the inbox's hidden done folder; a unit is a whole drop"
+    WORK = "work"
+    "left-over work folders of jobs that have ended"
+    CACHE = "cache"
+    "finished takes; ours alone and made again when missing, so neither young nor newest are spared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One file of a unit, as it was when we made it."""
+
+    name: PurePosixPath
+    "relative to the unit's folder"
+    bytes: int
+    mtime_ns: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """What goes or stays as a whole."""
+
+    pool: Pool
+    key: str
+    "job id, drop id or cache key"
+    name: str
+    "as it can be shown"
+    root: Path
+    "never left on the way to the files"
+    folder: PurePosixPath
+    "relative to the root"
+    pieces: tuple[Piece, ...]
+    "in the order in which they are to be removed"
+    moment: float
+    "when it was finished, or last used; seconds since the epoch"
+    recording: bool = False
+    "a source of voice conversion"
+    stem: str = ""
+    "of a result"
+    busy: str = ""
+    "why the ledger wants it kept"
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(piece.bytes for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Going:
+    """A unit that is to go."""
+
+    unit: Unit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spared:
+    """A unit that would have to go, but must not."""
+
+    unit: Unit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What goes, what is spared, what a person should know. `refused`: nothing of that pool goes."""
+
+    going: tuple[Going, ...] = ()
+    spared: tuple[Spared, ...] = ()
+    refused: tuple[tuple[Pool, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What it frees."""
+        return sum(item.unit.bytes for item in self.going)
+
+
+Obstacle = Callable[[Unit], str]
+"why a unit may not go (changed, open, marked); empty if it may"
+
+
+def plan(
+    stock: Sequence[Unit],
+    rules: Retention,
+    now: float,
+    *,
+    obstacle: Obstacle,
+    report_only: dict[Pool, str] | None = None,
+    more_than_half: bool = False,
+) -> Plan:
+    """What would go of `stock` at the moment `now` (seconds since the epoch).
+
+    `report_only` names pools that may be measured but not pruned, with the reason.
+    """
+    shield = _Shield(stock, rules, now, obstacle)
+    results = [unit for unit in stock if unit.pool is Pool.RESULTS]
+    sources = [unit for unit in stock if unit.pool is Pool.SOURCES]
+    wanted = [
+        _over_cap(results, rules.outbox_max_gb * GB, shield, "the outbox is over its size cap"),
+        _sources(sources, rules, now, shield),
+        _work([unit for unit in stock if unit.pool is Pool.WORK], rules, now, shield),
+        _over_cap(
+            [unit for unit in stock if unit.pool is Pool.CACHE],
+            rules.cache_max_gb * GB,
+            shield,
+            "least recently used take, the cache is over its size cap",
+        ),
+    ]
+    going: list[Going] = []
+    spared: list[Spared] = []
+    refused: list[tuple[Pool, str]] = []
+    for pool, part in zip(Pool, wanted, strict=True):
+        reason = (report_only or {}).get(pool, "") if part.going else ""
+        if not reason and not more_than_half and pool in (Pool.RESULTS, Pool.SOURCES):
+            reason = _too_much(part.going, [unit for unit in stock if unit.pool is pool])
+        if reason:
+            refused.append((pool, reason))
+        going += part.going
+        spared += part.spared
+    stopped = {pool for pool, _ in refused}
+    made = Plan(
+        going=tuple(item for item in going if item.unit.pool not in stopped),
+        spared=(
+            *spared,
+            *(
+                Spared(unit=item.unit, reason=f"{item.reason}, but see above")
+                for item in going
+                if item.unit.pool in stopped
+            ),
+        ),
+        refused=tuple(refused),
+    )
+    return replace(made, warnings=_warnings(results, rules, made))
+
+
+@dataclass(slots=True)
+class _Part:
+    going: list[Going]
+    spared: list[Spared]
+
+    def keys(self) -> set[str]:
+        return {item.unit.key for item in self.going} | {item.unit.key for item in self.spared}
+
+
+class _Shield:
+    """Why a unit stays although it would have to go."""
+
+    def __init__(self, stock: Sequence[Unit], rules: Retention, now: float, obstacle: Obstacle) -> None:
+        self._rules, self._now, self._obstacle = rules, now, obstacle
+        self._newest = {
+            (unit.pool, unit.key)
+            for pool in (Pool.RESULTS, Pool.SOURCES)
+            for unit in _newest_first(u for u in stock if u.pool is pool)[: rules.keep_newest]
+        }
+
+    def reason(self, unit: Unit) -> str:
+        """Empty if it may go."""
+        if unit.busy:
+            return unit.busy
+        if (unit.pool, unit.key) in self._newest:
+            return f"one of the newest {self._rules.keep_newest}"
+        if unit.pool is not Pool.CACHE and self._now - unit.moment < self._rules.keep_hours * HOUR_SECONDS:
+            return f"younger than {self._rules.keep_hours:g} h"
+        return self._obstacle(unit)
+
+    def sort(self, candidates: Iterable[tuple[Unit, str]], enough: Callable[[Unit], bool]) -> _Part:
+        """Take candidates in turn until `enough` of them, told of each that goes, says so."""
+        part = _Part([], [])
+        for unit, why in candidates:
+            if reason := self.reason(unit):
+                part.spared.append(Spared(unit=unit, reason=reason))
+                continue
+            part.going.append(Going(unit=unit, reason=why))
+            if enough(unit):
+                break
+        return part
+
+
+def _newest_first(units: Iterable[Unit]) -> list[Unit]:
+    return sorted(units, key=lambda unit: (unit.moment, unit.key), reverse=True)
+
+
+def _oldest_first(units: Iterable[Unit]) -> list[Unit]:
+    return sorted(units, key=lambda unit: (unit.moment, unit.key))
+
+
+def _over_cap(units: Sequence[Unit], cap_bytes: float, shield: _Shield, why: str) -> _Part:
+    over = sum(unit.bytes for unit in units) - cap_bytes
+    if over <= 0:
+        return _Part([], [])
+
+    def enough(unit: Unit) -> bool:
+        nonlocal over
+        over -= unit.bytes
+        return over <= 0
+
+    return shield.sort(((unit, why) for unit in _oldest_first(units)), enough)
+
+
+def _sources(units: Sequence[Unit], rules: Retention, now: float, shield: _Shield) -> _Part:
+    recordings = [unit for unit in units if unit.recording]
+    part = _over_cap(
+        recordings, rules.vc_inputs_max_gb * GB, shield, "the recordings are over their size cap"
+    )
+    if rules.done_max_days is None:
+        return part
+    seen = part.keys()
+    rest = [unit for unit in units if unit.key not in seen]
+    aged = _older_than(rest, rules.done_max_days, now, shield)
+    return _Part(part.going + aged.going, part.spared + aged.spared)
+
+
+def _work(units: Sequence[Unit], rules: Retention, now: float, shield: _Shield) -> _Part:
+    aged = _older_than(units, rules.work_max_days, now, shield)
+    seen = aged.keys()
+    over = sum(len(unit.pieces) for unit in units) - rules.work_max_files
+    over -= sum(len(item.unit.pieces) for item in aged.going)
+    if over <= 0:
+        return aged
+
+    def enough(unit: Unit) -> bool:
+        nonlocal over
+        over -= len(unit.pieces)
+        return over <= 0
+
+    why = f"more than {rules.work_max_files} left-over work files"
+    rest = ((unit, why) for unit in _oldest_first(units) if unit.key not in seen)
+    counted = shield.sort(rest, enough)
+    return _Part(aged.going + counted.going, aged.spared + counted.spared)
+
+
+def _older_than(units: Sequence[Unit], days: float, now: float, shield: _Shield) -> _Part:
+    old = [unit for unit in _oldest_first(units) if now - unit.moment > days * DAY_SECONDS]
+    return shield.sort(((unit, f"older than {days:g} days") for unit in old), lambda _: False)
+
+
+def _too_much(going: Sequence[Going], units: Sequence[Unit]) -> str:
+    gone, whole = sum(item.unit.bytes for item in going), sum(unit.bytes for unit in units)
+    if 2 * gone <= whole and 2 * len(going) <= len(units):
+        return ""
+    return (
+        f"{len(going)} of {len(units)} ({size(gone)} of {size(whole)}) would go, which is more than half;"
+        " nothing is removed unless you say so with --more-than-half"
+    )
+
+
+def _warnings(results: Sequence[Unit], rules: Retention, made: Plan) -> tuple[str, ...]:
+    total, cap = sum(unit.bytes for unit in results), rules.outbox_max_gb * GB
+    percent = 100 * total / cap
+    if percent < rules.warn_percent:
+        return ()
+    told = f"The outbox holds {size(total)} of {size(cap)} ({percent:.0f} %)."
+    left = total - sum(item.unit.bytes for item in made.going if item.unit.pool is Pool.RESULTS)
+    if left <= cap:
+        return (told,)
+    return (told, f"It stays {size(left - cap)} over its cap: what else is there must not be removed.")
+
+
+# -- the clock ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The clocks at one moment."""
+
+    wall: float
+    "seconds since the epoch"
+    uptime: float
+    "seconds since the machine started, sleep included"
+    boot: str
+    "which start of the machine"
+
+
+def clock_problem(now: Seen, last: Seen | None) -> str:
+    """Why the clock cannot be trusted; empty if it can.
+
+    The caller remembers `now` in either case: a clock is believed again as soon as two looks agree.
+    """
+    if now.wall < EARLIEST_CLOCK:
+        return f"the clock says {_date(now.wall)}; it is not set"
+    if last is None:
+        return ""
+    if now.boot == last.boot:
+        jump = (now.wall - last.wall) - (now.uptime - last.uptime)
+        if abs(jump) > CLOCK_DRIFT_SECONDS:
+            return f"the clock was set {_span(abs(jump))} {'forward' if jump > 0 else 'back'}"
+        return ""
+    if now.wall < last.wall:
+        return f"the clock stands {_span(last.wall - now.wall)} before the last look at it"
+    if now.wall - last.wall > LONGEST_GAP_SECONDS:
+        return f"the clock was last seen {_span(now.wall - last.wall)} ago, before the machine was started"
+    return ""
+
+
+# -- for people --------------------------------------------------------------------------------
+
+
+def describe(made: Plan) -> list[str]:
+    """The plan line by line, as `prune --dry-run` prints it."""
+    lines = [*made.warnings]
+    lines += [f"{pool}: {reason}." for pool, reason in made.refused]
+    lines += [_line("goes", item.unit, item.reason) for item in made.going]
+    lines += [_line("stays", item.unit, item.reason) for item in made.spared]
+    if made.going:
+        return [*lines, f"{len(made.going)} to remove, {size(made.bytes)}."]
+    return [*lines, "Nothing to remove."]
+
+
+def _line(verb: str, unit: Unit, reason: str) -> str:
+    return f"{verb:5}  {_date(unit.moment)}  {size(unit.bytes):>8}  {unit.pool}: {unit.name} ({reason})"
+
+
+def _date(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _span(seconds: float) -> str:
+    return (
+        f"{seconds / DAY_SECONDS:.1f} days" if seconds >= DAY_SECONDS else f"{seconds / HOUR_SECONDS:.1f} h"
+    )
+
+
+def size(count: float) -> str:
+    """A number of bytes as people read it, in powers of ten."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

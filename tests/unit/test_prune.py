@@ -1,0 +1,471 @@
+"""Pruning on a real disk: what goes, what is left alone, and that no trick leads it astray."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+from ledger_samples import Clock, a_drop, a_job, publish, submit
+
+from pipeline.cache import TakeCache
+from pipeline.config import Retention
+from pipeline.jobs.job import DropState, JobSpec, JobState, VoiceChoice
+from pipeline.jobs.settings import Settings
+from pipeline.layout import Layout
+from pipeline.ledger import Ledger
+from pipeline.prune import apply, in_use, obstacle, rehearse, survey, sync_mark, synced_pools
+from pipeline.retention import Plan, Pool, Seen, Unit
+
+DAY = 86_400.0
+# A cap of 250 bytes: two results of 100 bytes each fit.
+RULES = Retention(keep_newest=0, keep_hours=0, outbox_max_gb=250e-9)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time, in our hands."""
+    return Clock()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """Four empty roots."""
+    places = [tmp_path / name for name in ("inbox", "outbox", "voices", "state")]
+    for place in places:
+        place.mkdir()
+    return Layout(*places)
+
+
+@pytest.fixture
+def ledger(layout: Layout, clock: Clock) -> Iterator[Ledger]:
+    """An empty ledger."""
+    opened = Ledger(layout.ledger_file, clock=clock)
+    yield opened
+    opened.close()
+
+
+def a_result(ledger: Ledger, layout: Layout, stem: str, folder: str = ".", size: int = 100) -> list[Path]:
+    """A finished job of `size` bytes in three files; the next one is a day younger."""
+    files = {f"{stem}.wav": b"a" * (size - 20), f"{stem}.log": b"b" * 10, f"{stem}.json": b"c" * 10}
+    paths = publish(ledger, layout.outbox, stem, files, folder=folder)
+    ledger._clock.now += DAY  # type: ignore[attr-defined]
+    return paths
+
+
+def made(ledger: Ledger, layout: Layout, rules: Retention = RULES, **more: object) -> Plan:
+    """A plan now."""
+    now = ledger._clock()
+    seen = Seen(wall=now, uptime=now, boot="b")
+    return rehearse(ledger, layout, rules, clock=lambda: seen, **more)  # type: ignore[arg-type]
+
+
+def prune(ledger: Ledger, layout: Layout, rules: Retention = RULES, **more: object) -> list[str]:
+    """Plan and do; the names of what went."""
+    done = apply(made(ledger, layout, rules, **more), ledger)
+    return [item.unit.name for item in done.removed]
+
+
+def stays(ledger: Ledger, layout: Layout) -> dict[str, str]:
+    """Why each thing that should go stays."""
+    return {item.unit.name: item.reason for item in made(ledger, layout).spared}
+
+
+def test_the_oldest_result_goes_whole_and_is_forgotten(ledger: Ledger, layout: Layout) -> None:
+    """Audio, log and manifest of one job, and its name is free again."""
+    old = a_result(ledger, layout, "old")
+    kept = [*a_result(ledger, layout, "b"), *a_result(ledger, layout, "c")]
+    stranger = layout.outbox / "theirs.wav"
+    stranger.write_bytes(b"x" * 10_000)
+    assert prune(ledger, layout) == ["old"]
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in kept)
+    assert stranger.exists()
+    assert ledger.result(PurePosixPath("."), "old") is None
+
+
+def test_a_rehearsal_changes_nothing(ledger: Ledger, layout: Layout) -> None:
+    """And names exactly what pruning then removes."""
+    paths = [path for stem in "abc" for path in a_result(ledger, layout, stem)]
+    names = [item.unit.name for item in made(ledger, layout).going]
+    assert all(path.exists() for path in paths)
+    assert prune(ledger, layout) == names == ["a"]
+
+
+def test_the_manifest_goes_first(ledger: Ledger, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash after the first file leaves no manifest that promises what is gone; the rest goes next time."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    removed: list[str] = []
+    real = os.unlink
+
+    def unlink(path: object, *args: object, **kwargs: object) -> None:
+        removed.append(str(path))
+        if len(removed) == 2:
+            raise OSError(5, "Input/output error")
+        real(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    outcome = apply(made(ledger, layout), ledger)
+    monkeypatch.undo()
+    assert removed[0] == "a.json"
+    assert [item.reason for item in outcome.kept] == ["cannot be removed: Input/output error"]
+    assert not (layout.outbox / "a.json").exists()
+    rules = replace_cap(190e-9)
+    assert "a" in prune(ledger, layout, rules, more_than_half=True)
+    assert not (layout.outbox / "a.wav").exists()
+
+
+def replace_cap(gb: float) -> Retention:
+    """The rules with another cap."""
+    return RULES.model_copy(update={"outbox_max_gb": gb})
+
+
+def test_a_changed_result_belongs_to_whoever_changed_it(ledger: Ledger, layout: Layout) -> None:
+    """Edited in place with the same length, or with another; the whole job stays."""
+    same, other = a_result(ledger, layout, "same"), a_result(ledger, layout, "other")
+    a_result(ledger, layout, "c")
+    a_result(ledger, layout, "d")
+    same[0].write_bytes(b"e" * 80)
+    other[1].write_bytes(b"longer than it was")
+    reasons = stays(ledger, layout)
+    assert reasons == {"same": "same.wav was changed", "other": "other.log was changed"}
+    assert prune(ledger, layout) == ["c", "d"]
+    assert all(path.exists() for path in (*same, *other))
+
+
+def test_a_result_that_was_only_touched_or_copied_is_still_ours(ledger: Ledger, layout: Layout) -> None:
+    """A restored backup has other times; the contents decide."""
+    for path in a_result(ledger, layout, "old"):
+        os.utime(path, (1, 1))
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    assert prune(ledger, layout) == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "reason"),
+    [
+        ("sub/old.wav.keep", "carries a keep mark"),
+        ("sub/old.json.keep", "carries a keep mark"),
+        ("sub/.keep", "carries a keep mark"),
+        (".keep", ".keep keeps everything below it"),
+    ],
+)
+def test_a_keep_mark_keeps(ledger: Ledger, layout: Layout, mark: str, reason: str) -> None:
+    """Beside a file, in its folder, or above."""
+    old = a_result(ledger, layout, "old", folder="sub")
+    a_result(ledger, layout, "b", folder="other")
+    a_result(ledger, layout, "c", folder="other")
+    (layout.outbox / mark).touch()
+    assert stays(ledger, layout)["sub/old"] == reason
+    assert "sub/old" not in prune(ledger, layout)
+    assert all(path.exists() for path in old)
+
+
+def test_a_result_that_somebody_plays_stays(ledger: Ledger, layout: Layout) -> None:
+    """Another process has the audio open for reading: nothing of the job goes, until it is closed."""
+    [wav, *_] = a_result(ledger, layout, "old")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    script = "import sys; f = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
+    player = subprocess.Popen(
+        [sys.executable, "-c", script, str(wav)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert player.stdout is not None
+    player.stdout.readline()
+    try:
+        if not _lease_works(wav.parent):
+            pytest.skip("this filesystem knows no leases")
+        assert stays(ledger, layout)["old"] == "old.wav is open"
+    finally:
+        player.communicate()
+    assert prune(ledger, layout) == ["old"]
+
+
+def _lease_works(folder: Path) -> bool:
+    probe = folder / ".probe"
+    probe.touch()
+    with open(probe, "rb"):
+        second = os.open(probe, os.O_RDONLY)
+        try:
+            return in_use(second)
+        finally:
+            os.close(second)
+            probe.unlink()
+
+
+def test_a_locked_file_is_in_use(tmp_path: Path) -> None:
+    """A program that locks the file but keeps it elsewhere open counts too."""
+    path = tmp_path / "a"
+    path.touch()
+    with open(path, "rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_SH)
+        second = os.open(path, os.O_RDONLY)
+        assert in_use(second)
+        os.close(second)
+
+
+def test_the_newest_jobs_and_those_of_today_stay(ledger: Ledger, layout: Layout) -> None:
+    """By default twenty jobs and 24 hours, whatever the cap says."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    default = Retention(outbox_max_gb=1e-9)
+    assert prune(ledger, layout, default) == []
+    ledger._clock.now -= 2.5 * DAY  # type: ignore[attr-defined]
+    assert prune(ledger, layout, Retention(outbox_max_gb=1e-9, keep_newest=0), more_than_half=True) == []
+
+
+def test_a_link_in_the_way_is_never_followed(ledger: Ledger, layout: Layout, tmp_path: Path) -> None:
+    """A folder swapped for a link to another place with files of the same names and contents."""
+    a_result(ledger, layout, "old", folder="sub")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    elsewhere = tmp_path / "elsewhere"
+    (layout.outbox / "sub").rename(elsewhere)
+    (layout.outbox / "sub").symlink_to(elsewhere)
+    plan = made(ledger, layout)
+    assert "without following a link" in {i.unit.name: i.reason for i in plan.spared}["sub/old"]
+    apply(plan, ledger)
+    assert sorted(os.listdir(elsewhere)) == ["old.json", "old.log", "old.wav"]
+
+
+def test_a_link_put_there_after_the_plan_is_not_followed(
+    ledger: Ledger, layout: Layout, tmp_path: Path
+) -> None:
+    """Everything is looked at again right before it goes."""
+    paths = a_result(ledger, layout, "old", folder="sub")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    plan = made(ledger, layout)
+    elsewhere = tmp_path / "elsewhere"
+    (layout.outbox / "sub").rename(elsewhere)
+    (layout.outbox / "sub").symlink_to(elsewhere)
+    outcome = apply(plan, ledger)
+    assert outcome.removed == ()
+    assert (elsewhere / paths[0].name).exists()
+
+
+def test_a_result_swapped_for_a_link_is_not_ours(ledger: Ledger, layout: Layout, tmp_path: Path) -> None:
+    """The link's target is safe, and so is the link."""
+    [wav, *_] = a_result(ledger, layout, "old")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    wav.rename(tmp_path / "moved.wav")
+    wav.symlink_to(tmp_path / "moved.wav")
+    assert stays(ledger, layout)["old"].startswith("old.wav cannot be looked at")
+    assert (tmp_path / "moved.wav").exists()
+
+
+def test_a_result_made_anew_since_the_plan_stays(ledger: Ledger, layout: Layout) -> None:
+    """The redrop published between plan and deed."""
+    a_result(ledger, layout, "a")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    plan = made(ledger, layout)
+    new = a_result(ledger, layout, "a")
+    outcome = apply(plan, ledger)
+    assert [item.reason for item in outcome.kept] == ["a new version of it was made meanwhile"]
+    assert all(path.exists() for path in new)
+
+
+def test_a_path_that_leads_upwards_is_refused(layout: Layout) -> None:
+    """Even if the ledger itself were tampered with."""
+    unit = Unit(
+        pool=Pool.RESULTS,
+        key="j",
+        name="x",
+        root=layout.outbox,
+        folder=PurePosixPath("../state"),
+        pieces=(),
+        moment=0.0,
+    )
+    assert "leads upwards" in obstacle(unit)
+
+
+# -- processed sources -------------------------------------------------------------------------
+
+
+def a_source(ledger: Ledger, layout: Layout, key: str, *, kind: str = "vc", size: int = 100) -> Path:
+    """A processed recording in the done folder, dropped into a subfolder."""
+    folder = layout.done(key)
+    folder.mkdir(parents=True)
+    path = folder / "talk.wav"
+    path.write_bytes(key.encode()[:1] * size)
+    status = path.stat()
+    drop = a_drop(key, relative="sub/talk.wav")
+    drop = replace(drop, stamp=(status.st_ino, status.st_size, status.st_mtime_ns, 0), sha256="?")
+    spec = JobSpec(kind=kind, settings=Settings(), voice=VoiceChoice(name="x"))  # type: ignore[arg-type]
+    submit(ledger, a_job(f"{key}-0", drop_id=key, spec=spec), drop=drop)
+    ledger.finish(f"{key}-0", JobState.DONE)
+    ledger.end_drop(key, DropState.DONE, str(folder))
+    ledger._clock.now += DAY  # type: ignore[attr-defined]
+    return path
+
+
+def test_old_recordings_go_over_their_cap_and_the_ledger_knows(ledger: Ledger, layout: Layout) -> None:
+    """The whole folder of the drop; texts do not count."""
+    paths = [a_source(ledger, layout, key) for key in ("a", "b", "c", "d")]
+    text = a_source(ledger, layout, "e", kind="tts", size=10_000)
+    rules = RULES.model_copy(update={"vc_inputs_max_gb": 350e-9})
+    assert prune(ledger, layout, rules) == ["sub/talk.wav"]
+    assert [path.parent.exists() for path in (*paths, text)] == [False, True, True, True, True]
+    drop = ledger.drop("a")
+    assert drop is not None
+    assert (drop.state, drop.location) == (DropState.DONE, "")
+
+
+@pytest.mark.parametrize("stranger", ["notes.txt", "deep/er.txt", "link"])
+def test_a_done_folder_with_something_foreign_in_it_stays(
+    ledger: Ledger, layout: Layout, stranger: str, tmp_path: Path
+) -> None:
+    """Somebody put a file there: the folder is not removed with it."""
+    paths = [a_source(ledger, layout, key) for key in ("a", "b", "c", "d")]
+    extra = paths[0].parent / stranger
+    extra.parent.mkdir(exist_ok=True)
+    if stranger == "link":
+        extra.symlink_to(tmp_path)
+    else:
+        extra.write_text("mine")
+    rules = RULES.model_copy(update={"vc_inputs_max_gb": 350e-9})
+    plan = made(ledger, layout, rules)
+    assert [item.unit.key for item in plan.going] == ["b"]
+    assert plan.spared[0].reason == f"holds {extra.name}, which is not ours"
+
+
+def test_a_source_that_was_changed_stays(ledger: Ledger, layout: Layout) -> None:
+    """Its size and time, and then its hash, are those of the drop."""
+    paths = [a_source(ledger, layout, key) for key in ("a", "b", "c", "d")]
+    paths[0].write_bytes(b"z" * 100)
+    os.utime(paths[0], (5, 5))
+    rules = RULES.model_copy(update={"vc_inputs_max_gb": 350e-9})
+    assert made(ledger, layout, rules).spared[0].reason == "talk.wav was changed"
+
+
+# -- work and cache ----------------------------------------------------------------------------
+
+
+def test_left_over_work_of_ended_jobs_goes_and_other_work_stays(ledger: Ledger, layout: Layout) -> None:
+    """Queued and running jobs keep theirs, and a folder that the ledger does not know is not ours."""
+    submit(ledger, a_job("ended"), a_job("queued", index=1), drop=a_drop("d1", mode="leave"))
+    ledger.finish("ended", JobState.FAILED)
+    ledger.end_drop("d1", DropState.FAILED, "")
+    places = [layout.work("ended"), layout.publishing("ended"), layout.spool("d1")]
+    safe = [layout.work("queued"), layout.work("nobody"), layout.publishing("nobody")]
+    for place in (*places, *safe):
+        (place / "deep").mkdir(parents=True)
+        (place / "deep" / "take.wav").write_bytes(b"x")
+        os.utime(place / "deep" / "take.wav", (1, 1))
+    assert sorted(prune(ledger, layout)) == [".voxspool/tmp/ended", "spool/d1", "work/ended"]
+    assert not any(place.exists() for place in places)
+    assert all(place.exists() for place in safe)
+
+
+def test_work_is_removed_without_following_links(ledger: Ledger, layout: Layout, tmp_path: Path) -> None:
+    """A link inside a work folder goes; what it points to stays."""
+    submit(ledger, a_job("ended"))
+    ledger.finish("ended", JobState.FAILED)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "a").write_text("mine")
+    layout.work("ended").mkdir(parents=True)
+    (layout.work("ended") / "link").symlink_to(precious)
+    os.utime(layout.work("ended") / "link", (1, 1), follow_symlinks=False)
+    assert prune(ledger, layout) == ["work/ended"]
+    assert (precious / "a").exists()
+
+
+def test_takes_used_least_recently_go_first(ledger: Ledger, layout: Layout) -> None:
+    """All files of a take together: sheet, sound, transcripts."""
+    keys = ["aa" + "0" * 62, "aa" + "1" * 62, "bb" + "2" * 62]
+    for age, key in enumerate(keys):
+        shelf = layout.cache / key[:2]
+        shelf.mkdir(parents=True, exist_ok=True)
+        for name in (f"{key}.wav", f"{key}.json", f"{key}.0123456789ab.json"):
+            (shelf / name).write_bytes(b"x" * 100)
+            os.utime(shelf / name, (1000 - age, 1000 - age))
+    rules = RULES.model_copy(update={"cache_max_gb": 650e-9})
+    assert prune(ledger, layout, rules) == [keys[2][:16]]
+    assert sorted(path.name for path in layout.cache.glob("*/*"))[0].startswith("aa")
+    assert len(list(layout.cache.glob("*/*"))) == 6
+
+
+def test_the_cache_does_without_what_was_pruned(ledger: Ledger, layout: Layout) -> None:
+    """A take whose sheet is gone counts as absent."""
+    key = "cc" + "0" * 62
+    shelf = layout.cache / "cc"
+    shelf.mkdir(parents=True)
+    (shelf / f"{key}.wav").write_bytes(b"x")
+    assert TakeCache(layout.cache).speech(key) is None
+    assert [unit.pool for unit in survey(ledger, layout)] == [Pool.CACHE]
+
+
+# -- synced folders and clocks -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mark", [".stfolder", ".sync", ".dropbox", "._sync_1a2b.db", ".csync_journal.db-wal"]
+)
+@pytest.mark.parametrize("above", [False, True])
+def test_a_synced_outbox_is_reported_and_not_pruned(
+    ledger: Ledger, layout: Layout, mark: str, above: bool
+) -> None:
+    """Until somebody accepts that deletes spread."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    folder = layout.outbox.parent if above else layout.outbox
+    (folder / mark).touch()
+    plan = made(ledger, layout)
+    assert plan.going == ()
+    assert plan.refused[0][0] is Pool.RESULTS
+    assert "deletes_propagate: accepted" in plan.refused[0][1]
+    assert [item.unit.name for item in plan.spared] == ["a"]
+    accepted = RULES.model_copy(update={"deletes_propagate": "accepted"})
+    assert prune(ledger, layout, accepted) == ["a"]
+
+
+def test_dropbox_settings_in_a_home_folder_are_no_mark(tmp_path: Path) -> None:
+    """Dropbox keeps a folder of that name in every home; in its own folder it is a file."""
+    (tmp_path / ".dropbox").mkdir()
+    assert sync_mark(tmp_path) is None
+
+
+def test_an_ignored_hidden_folder_does_not_spread(layout: Layout) -> None:
+    """With `/.voxspool` in Syncthing's .stignore the done folder may be pruned."""
+    (layout.inbox / ".stfolder").mkdir()
+    assert set(synced_pools(layout)) == {Pool.SOURCES}
+    (layout.inbox / ".stignore").write_text("*.tmp\n(?d)/.voxspool\n")
+    assert synced_pools(layout) == {}
+
+
+def test_after_a_jump_of_the_clock_nothing_goes_until_two_looks_agree(ledger: Ledger, layout: Layout) -> None:
+    """The second look in the new time is believed."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    early = Seen(wall=1_800_000_000.0, uptime=100.0, boot="b")
+    rehearse(ledger, layout, RULES, clock=lambda: early)
+    later = Seen(wall=1_900_000_000.0, uptime=200.0, boot="b")
+    jumped = rehearse(ledger, layout, RULES, clock=lambda: later)
+    assert jumped.going == ()
+    assert "the clock was set 1157.4 days forward" in jumped.refused[0][1]
+    after = Seen(wall=1_900_018_000.0, uptime=18_200.0, boot="b")
+    assert [i.unit.name for i in rehearse(ledger, layout, RULES, clock=lambda: after).going] == ["a"]
+
+
+def test_the_machine_s_own_clock_is_believed_twice_in_a_row(ledger: Ledger, layout: Layout) -> None:
+    """The real clocks agree with themselves."""
+    for _ in range(2):
+        assert rehearse(ledger, layout, RULES) == Plan()
+
+
+def test_a_lost_outbox_is_not_forgotten(ledger: Ledger, layout: Layout) -> None:
+    """Nothing there: nothing goes, and the ledger still knows what is ours."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    layout.outbox.rename(layout.outbox.with_name("unmounted"))
+    layout.outbox.mkdir()
+    assert prune(ledger, layout) == []
+    assert len(ledger.results()) == 3
