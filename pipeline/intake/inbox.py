@@ -71,7 +71,7 @@ class Counts:
     done: int = 0
     ignored: int = 0
     changed: int = 0
-    "files seen for the first time or changed since the last pass"
+    "files new or changed since the last pass; 0 in a pass that is only part of a round"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +169,8 @@ class Inbox:
         """
         started = time.perf_counter()
         self._root.check()
-        if not self._stack:
+        whole = not self._stack
+        if whole:
             self._begin_round()
         tally = _Pass(now=now, budget=self._max_entries)
         while self._stack and tally.budget > 0:
@@ -178,6 +179,9 @@ class Inbox:
             self._end_round()
         idle = not self._stack and not tally.counts.changed and self._due > now + LOCAL_SECONDS[1]
         self._idle_passes = self._idle_passes + 1 if idle else 0
+        if not whole or self._stack:
+            # what the other part meets may have been there, and told of, before
+            tally.counts.changed = 0
         self._offered = bool(tally.settled)
         self._seconds = time.perf_counter() - started
         self._ended = now + self._seconds

@@ -159,9 +159,13 @@ class Settling:
         return len(self._watched)
 
     def knows(self, key: str, fingerprint: Fingerprint) -> bool:
-        """Whether the file was already seen exactly as it is."""
+        """Whether the file was seen with this inode, size and mtime. Its blocks and ctime may change
+        without any change event, when space is trimmed or a link is made elsewhere.
+        """
         watched = self._watched.get(key)
-        return watched is not None and watched.fingerprint == fingerprint
+        if watched is None or watched.fingerprint is None:
+            return False
+        return watched.fingerprint[:3] == fingerprint[:3]
 
     def first_seen(self, key: str, now: float) -> float:
         """Since when the file is known; `now` if it is not."""
