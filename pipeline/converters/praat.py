@@ -11,7 +11,7 @@ from importlib.metadata import version
 import numpy as np
 import numpy.typing as npt
 import parselmouth
-from parselmouth.praat import call
+from parselmouth.praat import call, run
 
 from pipeline.converters.base import Target
 from pipeline.errors import InputError, SynthesisError
@@ -213,6 +213,8 @@ def _changed(audio: Audio, wanted: Change) -> Audio:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", parselmouth.PraatWarning)
+            # Praat strews the periods of unvoiced sound at random; a retry must give the same file.
+            run("random_initializeWithSeedUnsafelyButPredictably(1)")
             changed = call(
                 [sound, pitch], "Change gender", wanted.formant_ratio, median_hz, wanted.range_factor, 1.0
             )
