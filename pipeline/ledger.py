@@ -224,6 +224,11 @@ class Ledger:
         rows = self._rows("SELECT DISTINCT drop_id FROM jobs WHERE json_extract(spec, '$.kind') = ?", (kind,))
         return {row["drop_id"] for row in rows}
 
+    def jobs_by_drop(self) -> dict[str, int]:
+        """Number of jobs of each drop that has any."""
+        rows = self._rows("SELECT drop_id, COUNT(*) AS n FROM jobs GROUP BY drop_id")
+        return {row["drop_id"]: int(row["n"]) for row in rows}
+
     def unfinished(self) -> set[str]:
         """Ids of the jobs that are queued or running."""
         return {row["id"] for row in self._rows("SELECT id FROM jobs WHERE state IN ('queued', 'running')")}
@@ -349,9 +354,7 @@ class Ledger:
 
     def failed_since(self, moment: float) -> int:
         """Number of dropped files that ended in `failed/` since `moment`."""
-        return self._number(
-            "SELECT COUNT(*) FROM drops WHERE state = 'failed' AND ended_at >= ?", (moment,)
-        )
+        return self._number("SELECT COUNT(*) FROM drops WHERE state = 'failed' AND ended_at >= ?", (moment,))
 
     def progress(self) -> list[Progress]:
         """How far each running job is."""
