@@ -1,1 +1,24 @@
-"""Speech recognisers: one Protocol (`base.Transcriber`), one table, one contract test."""
+"""The speech recognisers, by the name `check.by` gives them.
+
+A recogniser's module is imported when it is asked for and not before.
+"""
+
+from collections.abc import Callable
+
+from pipeline.transcribers.base import Transcriber
+
+
+def _pocketsphinx(_device: str) -> Transcriber:
+    from pipeline.transcribers.pocketsphinx import PocketsphinxTranscriber
+
+    return PocketsphinxTranscriber()
+
+
+LOADERS: dict[str, Callable[[str], Transcriber]] = {
+    "pocketsphinx": _pocketsphinx,
+}
+
+
+def load(name: str, device: str = "cpu") -> Transcriber:
+    """The recogniser `name`, ready to listen on `device`; KeyError if not in `LOADERS`."""
+    return LOADERS[name](device)
