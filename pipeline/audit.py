@@ -49,8 +49,8 @@ def audit(ledger: Ledger, layout: Layout, ignore: IgnoreList | None = None) -> A
     return Audit(problems=tuple(problems), notes=tuple(notes), counts=counts)
 
 
-def render(found: Audit) -> str:
-    """An audit as text for a terminal."""
+def describe(found: Audit) -> list[str]:
+    """An audit line by line, as `audit` prints it."""
     lines = [f"problem: {problem}" for problem in found.problems]
     lines += [f"note: {note}" for note in found.notes]
     lines.append(", ".join(f"{number} {name}" for name, number in found.counts.items()) + ".")
@@ -59,7 +59,7 @@ def render(found: Audit) -> str:
         if not found.problems
         else f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''}."
     )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 # -- drops -------------------------------------------------------------------------------------

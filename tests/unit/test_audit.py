@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ledger_samples import Clock, a_drop, a_job, publish, submit
 
-from pipeline.audit import Audit, audit, render
+from pipeline.audit import Audit, audit, describe
 from pipeline.jobs.job import DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
@@ -201,8 +201,9 @@ def test_names_that_are_no_text_can_be_audited(ledger: Ledger, layout: Layout) -
 
 def test_an_audit_reads_well(ledger: Ledger, layout: Layout) -> None:
     """Problems, notes, numbers and a last word."""
-    assert render(audit(ledger, layout)) == (
-        "0 waiting, 0 claiming, 0 claimed, 0 done, 0 failed.\nEvery file is in its place.\n"
-    )
-    told = render(Audit(problems=("a is lost.", "b is lost."), notes=("c.",), counts={"waiting": 1}))
-    assert told == "problem: a is lost.\nproblem: b is lost.\nnote: c.\n1 waiting.\n2 problems.\n"
+    assert describe(audit(ledger, layout)) == [
+        "0 waiting, 0 claiming, 0 claimed, 0 done, 0 failed.",
+        "Every file is in its place.",
+    ]
+    told = describe(Audit(problems=("a is lost.", "b is lost."), notes=("c.",), counts={"waiting": 1}))
+    assert told == ["problem: a is lost.", "problem: b is lost.", "note: c.", "1 waiting.", "2 problems."]
