@@ -5,6 +5,7 @@ something do it the way a user's hands would, by files in the inbox, or through 
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -73,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("check", check, "validate the configuration")
     add("doctor", examine, "test folders, disks, tools and say what to do")
-    add("status", show_status, "show what the daemon is doing").add_argument(
-        "--watch", action="store_true", help="keep showing it"
-    )
+    status_parser = add("status", show_status, "show what the daemon is doing")
+    status_parser.add_argument("--watch", action="store_true", help="keep showing it")
+    status_parser.add_argument("--json", action="store_true", help="for scripts")
     add("explain", explain_path, "say why nothing is happening to a file").add_argument("path", type=Path)
     submit_parser = add("submit", submit, "put files into the inbox")
     submit_parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -148,6 +149,9 @@ def examine(options: argparse.Namespace) -> int:
 def show_status(options: argparse.Namespace) -> int:
     """`status`."""
     layout = layout_of(load_config(options.config))
+    if options.json:
+        print(json.dumps(_status(layout), indent=1))
+        return 0
     console = Console()
     if not options.watch:
         console.print(screen(_status(layout)))

@@ -188,7 +188,7 @@ def _refuse_bad_take(piece: Chunk, choice: Choice, count: int, settings: Setting
     assert verdict is not None
     raise SynthesisError(
         f"Chunk {piece.index + 1} of {count} did not pass the check in {choice.tries} tries"
-        f" ({'; '.join(verdict.reasons)}): {piece.text!r} was heard as {verdict.transcript.text!r}.",
+        f" ({'; '.join(verdict.reasons)}): {piece.text!r} was heard as {verdict.transcript!r}.",
         code="check_failed",
         hint="Allow a higher check.max_word_error_rate, or set check.on_failure: best to keep the best take.",
     )
@@ -205,7 +205,7 @@ def _record(piece: Chunk, choice: Choice, placed: Placed, settings: Settings) ->
         cached=take.cached,
         passed=None if verdict is None else verdict.passed,
         word_error_rate=None if verdict is None else round(verdict.word_error_rate, 4),
-        transcript=None if verdict is None else verdict.transcript.text,
+        transcript=None if verdict is None else verdict.transcript,
         start_seconds=round(placed.start_seconds, 3),
         end_seconds=round(placed.end_seconds, 3),
         reasons=() if verdict is None else tuple(verdict.reasons),

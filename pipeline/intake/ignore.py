@@ -190,6 +190,11 @@ def _is_system_folder(folded: str) -> bool:
     return folded in _FOLDER_NAMES or _FOLDER_GLOBS.match(folded) is not None
 
 
+def skips_folder(name: str) -> bool:
+    """Whether a folder of this name is never looked into, wherever it lies and whatever the user adds."""
+    return name.startswith(".") or _is_system_folder(_folded(name))
+
+
 def _is_system_file(folded: str, name: str) -> bool:
     """Whether a file's name is one of the default list."""
     if folded in _FILE_NAMES or _FILE_GLOBS.match(folded):

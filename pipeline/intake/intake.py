@@ -25,6 +25,7 @@ from pipeline.intake.claim import (
     put_back,
     take,
 )
+from pipeline.intake.ignore import DEFAULTS_NAMES
 from pipeline.intake.inbox import Dropped
 from pipeline.jobs.job import (
     Drop,
@@ -56,7 +57,6 @@ from pipeline.outbox import Failure, may_use
 from pipeline.strict_yaml import MAX_BYTES
 from pipeline.voices import Library, LibraryVoice
 
-DEFAULTS_NAMES = ("_defaults.yaml", "_defaults.yml")
 RETRY_SECONDS = 10.0
 
 

@@ -28,8 +28,8 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyObserver
 
+from pipeline.intake.inotify import SelectiveObserver
 from pipeline.intake.roots import Root
 
 GATHER_SECONDS = 0.05
@@ -92,7 +92,7 @@ class Wakeup:
         self,
         roots: Sequence[Root],
         *,
-        new_observer: Callable[[], BaseObserver] = InotifyObserver,
+        new_observer: Callable[[], BaseObserver] = SelectiveObserver,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

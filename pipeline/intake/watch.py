@@ -17,7 +17,7 @@ from pipeline.intake.inbox import Inbox, Scan
 from pipeline.intake.intake import Intake
 from pipeline.intake.probe import probe
 from pipeline.intake.roots import Role, Root, open_root
-from pipeline.intake.settle import Fingerprint, SettleRules, Settling
+from pipeline.intake.settle import Fingerprint, SettleRules, Settling, State
 from pipeline.intake.wakeup import Wakeup
 from pipeline.jobs.job import Drop
 from pipeline.layout import Layout
@@ -25,6 +25,8 @@ from pipeline.ledger import Ledger
 from pipeline.status import WaitingFile
 
 ROOT_RETRY_SECONDS = 5.0
+# What nobody can read may never become readable, so it is nothing to wait for.
+_STILL_ARRIVING = frozenset({State.NEW, State.SETTLING, State.EMPTY})
 
 
 class Watch:
@@ -109,7 +111,9 @@ class Watch:
 
     def quiet(self) -> bool:
         """Whether the whole inbox was seen and nothing in it is about to be taken."""
-        if self._scan is None or not self._scan.complete or self._scan.unsettled:
+        if self._scan is None or not self._scan.complete:
+            return False
+        if any(entry.state in _STILL_ARRIVING for entry in self._scan.waiting):
             return False
         return all(dropped.relative in self._refused for dropped in self._scan.settled)
 

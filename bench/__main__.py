@@ -1,0 +1,20 @@
+"""`make bench`: every figure but the long ones (`make bench-drops`, `python -m bench.checks`)."""
+
+import os
+import platform
+import time
+
+from bench import idle, spine
+from pipeline.sound.ffmpeg import ffmpeg_version
+
+
+def main() -> None:
+    """Print where and when, then the figures."""
+    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} processors,")
+    print(f"Python {platform.python_version()}, ffmpeg {ffmpeg_version()}")
+    idle.main()
+    spine.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A daemon of its own in a temporary folder, for measurements: the real command line, real processes."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BOOK = REPOSITORY.parent / "shared" / "data" / "the-time-machine.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Four folders and a configuration."""
+
+    root: Path
+
+    def write_config(self, **sections: Any) -> None:
+        """Replace the configuration; keys that are not given take their default."""
+        (self.root / "config.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
+
+    def run_once(self) -> None:
+        """`daemon.py --once`; an unsuccessful end is an error here."""
+        command = [sys.executable, "daemon.py", "--config", str(self.root / "config.yaml"), "--once"]
+        ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise SystemExit(f"the daemon ended with {ended.returncode}:\n{ended.stdout}\n{ended.stderr}")
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """`daemon.py run` in the background, its output in `daemon.log`."""
+        command = [sys.executable, "daemon.py", "run", "--config", str(self.root / "config.yaml")]
+        with open(self.root / "daemon.log", "ab") as log:
+            return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+
+    def drop(self, name: str, text: str) -> Path:
+        """Put a text into the inbox."""
+        path = self.root / "inbox" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """A manifest from the outbox."""
+        found: dict[str, Any] = json.loads((self.root / "outbox" / f"{name}.json").read_bytes())
+        return found
+
+    def query(self, statement: str) -> list[Any]:
+        """Ask the ledger."""
+        database = sqlite3.connect(f"file:{self.root / 'state' / 'ledger.db'}?mode=ro", uri=True)
+        try:
+            return database.execute(statement).fetchall()
+        finally:
+            database.close()
+
+    def job_seconds(self) -> float:
+        """From claim to done of the newest job: rendering and publishing."""
+        rows = self.query("SELECT ended_at - started_at FROM jobs ORDER BY ended_at DESC LIMIT 1")
+        return float(rows[0][0])
+
+
+@contextmanager
+def ground() -> Iterator[Ground]:
+    """Fresh folders, gone afterwards. TMPDIR says where."""
+    root = Path(tempfile.mkdtemp(prefix="voxspool-bench-"))
+    try:
+        for name in ("inbox", "outbox", "voices", "state"):
+            (root / name).mkdir()
+        yield Ground(root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def prose(words: int) -> str:
+    """So many words of real prose; the book repeats itself where it is too short."""
+    if not BOOK.exists():
+        raise SystemExit(f"the benchmarks read {BOOK}, which is not there")
+    text = BOOK.read_text(encoding="utf-8")
+    while len(text.split()) < words:
+        text += "\n\n" + text
+    position = 0
+    for _ in range(words):
+        position = text.find(" ", position + 1)
+    return text[:position].rstrip() + "."
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process and its living children (Linux)."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    total = 0.0
+    for family in (pid, *_children(pid)):
+        fields = Path(f"/proc/{family}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / ticks
+    return total
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+
+def memory_mb(pid: int) -> float:
+    """Resident memory of a process and its living children; shared pages are shared out (PSS)."""
+    total = 0
+    for family in (pid, *_children(pid)):
+        for line in Path(f"/proc/{family}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def wait_for(condition: Any, *, seconds: float, step: float = 0.05) -> float:
+    """Wait until `condition()`; returns how long it took."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > seconds:
+            raise SystemExit(f"gave up after {seconds:.0f} s")
+        time.sleep(step)
+    return time.monotonic() - started
