@@ -104,7 +104,7 @@ class Encoder:
         if self._raw is not None:
             self._raw.unlink(missing_ok=True)
         if not self._finished:
-            for path in self._targets.values():
+            for path in filter(_is_ours, self._targets.values()):
                 path.unlink(missing_ok=True)
 
     def write(self, audio: Audio) -> None:
@@ -201,6 +201,11 @@ class Encoder:
     def _raw_path(self) -> Path:
         first = next(iter(self._targets.values()))
         return first.with_name(f".{first.name}.f32")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a half-written target may go: a file or a link, never a device."""
+    return path.is_symlink() or path.is_file()
 
 
 def output_rate_hz(name: str, rate_hz: int) -> int:
