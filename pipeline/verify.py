@@ -14,6 +14,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from pipeline.sound.audio import Word
+from pipeline.text.spoken import spoken_words
 
 # Faults that matter however long the chunk and however lenient the threshold.
 RUN_WORDS = 3
@@ -195,10 +196,3 @@ def _about_sound(transcript: Transcript) -> Iterator[str]:
 def _quote(words: Sequence[str]) -> str:
     shown = " ".join(words[:QUOTED_WORDS])
     return shown if len(words) <= QUOTED_WORDS else f"{shown} ..."
-
-
-def spoken_words(text: str, language: str) -> list[str]:
-    """The words as they are said; see `text.spoken`."""
-    from pipeline.text import spoken
-
-    return spoken.spoken_words(text, language)

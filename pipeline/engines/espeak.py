@@ -2,7 +2,7 @@
 
 Knows which of its voices serves which language and what another try changes. It has no randomness:
 `vary` changes rate, then voice variant, so that no try repeats another. Invariant: the same
-utterance gives the same samples, and text is spoken as it stands, never read as markup.
+utterance gives the same samples, and text is text, never markup.
 """
 
 import difflib
@@ -18,6 +18,7 @@ from pipeline.jobs.settings import Synthesis
 from pipeline.sound import espeak_library
 from pipeline.sound.audio import Samples, Speech, Word, from_pcm16
 from pipeline.sound.espeak_library import MAX_WORDS_PER_MINUTE, MIN_WORDS_PER_MINUTE, Spoken
+from pipeline.text.spell import spell_out
 
 # The recogniser hears this variant best; see docs/checks.md.
 DEFAULT_VARIANT = "f2"
@@ -86,9 +87,14 @@ class EspeakEngine:
         )
 
     def speak(self, utterance: Utterance) -> Speech:
-        """Speak at 22,050 Hz with the times of the words; SynthesisError where the text has no sound."""
+        """Speak at 22,050 Hz with the times of the words, numbers and abbreviations read out in full.
+
+        Raises SynthesisError where the text has no sound.
+        """
+        # Left to itself espeak-ng reads $3.50 as "dollar three point five zero" and kg as letters.
+        text = spell_out(utterance.text, utterance.language)
         spoken = espeak_library.synthesise(
-            utterance.text,
+            text,
             voice_identifier(utterance.voice.name, utterance.language),
             words_per_minute=utterance.synthesis.words_per_minute,
             pitch=utterance.synthesis.pitch,
@@ -99,7 +105,7 @@ class EspeakEngine:
                 f"espeak has no sound for this text: {utterance.text[:60]!r}.",
                 hint="It may hold nothing but signs, or letters that this language's voice does not know.",
             )
-        return Speech(audio=audio, words=tuple(_timed_words(utterance.text, spoken, audio.samples)))
+        return Speech(audio=audio, words=tuple(_timed_words(text, spoken, audio.samples)))
 
     def close(self) -> None:
         """Nothing to free: the library is not kept in memory between calls."""

@@ -26,8 +26,9 @@ from rapidfuzz.distance import Levenshtein
 from pipeline.errors import SynthesisError
 from pipeline.sound.audio import Audio, Samples, Speech, Word, to_pcm16
 from pipeline.sound.resample import resample
+from pipeline.text.spoken import spoken_words
 from pipeline.transcribers.pronunciation import Pronunciations
-from pipeline.verify import Transcript, spoken_words
+from pipeline.verify import Transcript
 
 RATE_HZ = 16_000
 FRAMES_PER_SECOND = 100
