@@ -230,7 +230,7 @@ class Intake:
             parts=request.parts,
             crossfade_ms=request.crossfade_ms,
             level=request.level,
-            synthesis_set=tuple(as_set(cascade(request.settings, *own, *below)).get("synthesis", {})),
+            synthesis_set=tuple(as_set(cascade(request.settings, *own, *layers)).get("synthesis", {})),
         )
 
     def _library_voice(self, named: str | None) -> LibraryVoice | None:

@@ -90,7 +90,7 @@ class JobSpec:
     level: bool = True
     "concat: bring parts to one loudness"
     synthesis_set: tuple[str, ...] = ()
-    "names of synthesis settings that somebody set, as opposed to defaults"
+    "names of synthesis settings that the job, its voice or its folder set"
     warnings: tuple[str, ...] = ()
 
 
