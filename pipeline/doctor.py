@@ -133,9 +133,7 @@ def _folders(config: Config, here: Machine) -> Iterator[Finding]:
 def _folder(name: str, path: Path, here: Machine, *, must_write: bool = True) -> Iterator[Finding]:
     shown = f"{name} {display(path)}"
     if not path.is_dir():
-        what = f"{shown} is not a folder" if path.exists() else f"{shown} does not exist"
-        advice = f"Create it: mkdir -p '{display(path)}', or mount what belongs there."
-        yield Finding(level="fail", what=what, advice=advice)
+        yield _missing(shown, path)
         return
     if not os.access(path, os.R_OK | os.X_OK):
         yield Finding(level="fail", what=f"{shown} cannot be read", advice=_permission_advice(path))
@@ -152,6 +150,18 @@ def _folder(name: str, path: Path, here: Machine, *, must_write: bool = True) ->
         return
     yield Finding(level="ok", what=f"{shown} can be written ({kind})")
     yield from _skew(shown, path, here)
+
+
+def _missing(shown: str, path: Path) -> Finding:
+    if os.path.lexists(path):
+        return Finding(level="fail", what=f"{shown} is not a folder", advice="Move it away, or name another.")
+    above = next(parent for parent in path.parents if parent.exists())
+    advice = f"Mount what belongs there, or make it: mkdir -p '{display(path)}'"
+    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+        advice = f"It is made at the first start. If it should be there already: {advice}"
+        return Finding(level="warn", what=f"{shown} does not exist yet", advice=advice)
+    what = f"{shown} does not exist and cannot be made in {display(above)}"
+    return Finding(level="fail", what=what, advice=advice)
 
 
 def _permission_advice(path: Path) -> str:

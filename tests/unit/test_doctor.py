@@ -76,10 +76,20 @@ def test_a_missing_folder_is_told_with_the_command_that_makes_it(
     (tmp_path / name).rmdir()
     findings = examine(config, machine())
     found = about(findings, f"{name} {tmp_path}")
-    assert found.level == "fail"
-    assert "does not exist" in found.what
+    assert found.level == "warn"
+    assert "does not exist yet" in found.what
+    assert found.advice.startswith("It is made at the first start.")
     assert f"mkdir -p '{tmp_path}/{name}'" in found.advice
-    assert failed(findings)
+    assert not failed(findings)
+
+
+def test_a_folder_that_cannot_be_made_fails(tmp_path: Path, config: Config) -> None:
+    """A file stands where its parent should be."""
+    (tmp_path / "file").touch()
+    findings = examine(configure(tmp_path, "outbox: file/outbox\n"), machine())
+    found = about(findings, "outbox /")
+    assert found.level == "fail"
+    assert f"cannot be made in {tmp_path}/file" in found.what
 
 
 def test_a_file_in_a_folder_s_place_is_told(config: Config, tmp_path: Path) -> None:
