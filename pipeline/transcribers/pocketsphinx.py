@@ -55,7 +55,7 @@ a about and any are back be been but can come could day did do down even first f
 good had has have he her him his how i if in into is it its just know like look make man me more my
 new no not now of on one only or other our out over people say see she so some take than that the
 them then there they think this time to two up us want was way we well what when who will with work
-would year you
+would year yes you each high voice love hands must place long turn use church law
 """
 RIVALS = tuple(_RIVALS_TEXT.split())
 SHORT_CHUNK_WORDS = 8
