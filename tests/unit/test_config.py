@@ -15,9 +15,6 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "settle_seconds": 2.0,
         "settle_network_seconds": 10.0,
         "events": True,
-        "rescan_seconds": 60.0,
-        "poll_seconds": 2.0,
-        "poll_network_seconds": 5.0,
         "ignore": (),
         "wait_for_parts_seconds": 900.0,
     },
@@ -36,7 +33,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "keep_hours": 24.0,
         "deletes_propagate": None,
     },
-    "notify": {"command": (), "on": ("failed",), "timeout_seconds": 10.0},
+    "notify": {"command": (), "when": ("failed",), "timeout_seconds": 10.0},
     "log": {"level": "INFO", "rotate_mb": 10, "keep_files": 5},
 }
 

@@ -273,14 +273,13 @@ def test_cancelling_before_a_worker_took_it(ledger: Ledger) -> None:
 
 
 def test_failures_since_a_moment_are_counted(ledger: Ledger, clock: Clock) -> None:
-    """What failed before that moment does not count against this run."""
-    submit(ledger, *(a_job(f"j{n}", index=n) for n in range(3)))
-    ledger.finish("j0", JobState.FAILED)
-    clock.now += 10
-    ledger.finish("j1", JobState.CANCELLED)
-    ledger.finish("j2", JobState.DONE)
-    assert ledger.failed_since(clock.now) == 1
-    assert ledger.failed_since(clock.now - 10) == 2
+    """Dropped files, not jobs; what failed before that moment does not count against this run."""
+    for key, state in (("d1", DropState.FAILED), ("d2", DropState.FAILED), ("d3", DropState.DONE)):
+        submit(ledger, a_job(f"{key}-0", drop_id=key), a_job(f"{key}-1", drop_id=key, index=1))
+        ledger.end_drop(key, state, "")
+        clock.now += 10
+    assert ledger.failed_since(clock.now - 20) == 1
+    assert ledger.failed_since(clock.now - 30) == 2
 
 
 def test_jobs_in_stops_at_the_limit(ledger: Ledger) -> None:
