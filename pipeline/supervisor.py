@@ -31,7 +31,6 @@ from pipeline.pools.base import Ended, WorkerPool
 from pipeline.pools.local import LocalPool
 from pipeline.retention import size
 from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
-from pipeline.worker import main as worker_main
 
 TICK_SECONDS = 1.0
 REAP_SECONDS = 0.05
@@ -110,7 +109,7 @@ class Supervisor:
         self._config = config
         self._intake = Intake(self._layout, self._ledger, config, clock=time.time)
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
-        self._pool = self._given_pool or LocalPool(worker_main, config, config.workers.count)
+        self._pool = self._given_pool or LocalPool(config, config.workers.count)
         self._schedule.clear()
         self._schedule.every(max(1, round(config.retention.every_hours * 60))).minutes.do(self._prune)
 
@@ -187,6 +186,9 @@ class Supervisor:
         end_if_complete(self._layout, self._ledger, job.drop_id)
 
     def _prune(self) -> None:
+        """Never while a folder is not the one that it was: what is missing then is only out of sight."""
+        if self._watch.trouble:
+            return
         plan = prune.rehearse(self._ledger, self._layout, self._config.retention)
         outcome = prune.apply(plan, self._ledger)
         if outcome.removed:

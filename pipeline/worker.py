@@ -45,7 +45,7 @@ ENVIRONMENT_WAIT_SECONDS = 15.0
 _PR_SET_PDEATHSIG = 1
 
 
-def main(config: Config, name: str, parent_pid: int) -> None:
+def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
     """The body of a worker process."""
     _die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
@@ -56,15 +56,10 @@ def main(config: Config, name: str, parent_pid: int) -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, ask_to_stop)
-    log_to(config.log, layout_of(config).logs, f"worker-{slot_of(name)}")
+    log_to(config.log, layout_of(config).logs, f"worker-{slot}")
     worker = Worker(config, name, stop=stop)
     worker.run()
     sys.exit(0)
-
-
-def slot_of(worker: str) -> int:
-    """The place in the pool that a worker's name tells: 1, 2, ..., taken again by its successor."""
-    return int(worker.partition("-")[0])
 
 
 def _die_with_parent(parent_pid: int) -> None:

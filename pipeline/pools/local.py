@@ -13,15 +13,26 @@ from multiprocessing.context import SpawnProcess
 
 from pipeline.config import Config
 from pipeline.pools.base import Ended
-from pipeline.worker import slot_of
 
 Target = Callable[[Config, str, int], None]
+
+
+def work(config: Config, name: str, parent_pid: int) -> None:
+    """The body of a worker process: only it imports what making speech needs."""
+    from pipeline.worker import main
+
+    main(config, slot_of(name), name, parent_pid)
+
+
+def slot_of(worker: str) -> int:
+    """The place in the pool that a worker's name tells: 1 to `count`, taken again by its successor."""
+    return int(worker.partition("-")[0])
 
 
 class LocalPool:
     """`count` processes, each running `target(config, name, parent_pid)`."""
 
-    def __init__(self, target: Target, config: Config, count: int) -> None:
+    def __init__(self, config: Config, count: int, *, target: Target = work) -> None:
         self._target = target
         self._config = config
         self._count = count

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -115,10 +116,17 @@ class Daemon:
             time.sleep(0.02)
 
     def progress(self) -> tuple[int, int]:
-        """Chunks done and chunks in all of the first running job."""
-        shown = self.command("status", "--json").stdout
-        running = json.loads(shown)["running"]
-        return (running[0]["chunks_done"], running[0]["chunks"]) if running else (0, 0)
+        """Chunks done and chunks in all of the running job; (0, 0) if none runs."""
+        found = self.query("SELECT done_chunks, total_chunks FROM jobs WHERE state = 'running'")
+        return found[0] if found else (0, 0)
+
+    def query(self, statement: str) -> list[Any]:
+        """Ask the ledger, which is faster than asking the command line."""
+        database = sqlite3.connect(f"file:{self.state / 'ledger.db'}?mode=ro", uri=True)
+        try:
+            return database.execute(statement).fetchall()
+        finally:
+            database.close()
 
 
 def long_text(sentences: int) -> str:

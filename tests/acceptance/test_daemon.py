@@ -188,8 +188,13 @@ def test_every_waiting_file_has_its_reason(make_daemon: Make) -> None:
     daemon.drop("a.sync-conflict-20260101-101010-ABCDEFG.txt", "mine or yours?")
     daemon.drop("job.yaml", "text_file: chapter.txt")
     daemon.start()
-    daemon.wait(lambda: len(daemon.status().get("waiting", [])) == 4)
-    reasons = {entry["path"]: entry["reason"] for entry in daemon.status()["waiting"]}
+    reasons: dict[str, str] = {}
+
+    def told() -> bool:
+        reasons.update({entry["path"]: entry["reason"] for entry in daemon.status().get("waiting", ())})
+        return len(reasons) == 4 and "waiting for" in reasons["job.yaml"]
+
+    daemon.wait(told)
     assert "not supported yet" in reasons["book.epub"]
     assert "not a kind of file Voxspool knows" in reasons["picture.png"]
     assert "waiting for chapter.txt" in reasons["job.yaml"]
