@@ -149,7 +149,7 @@ def _document(node: yaml.Node, source: str) -> Document:
     problems: list[str] = []
     _walk(node, (), lines, problems, source)
     if problems:
-        raise SpecError(_summary(source, problems), problems=tuple(problems))
+        raise SpecError(summary(source, problems), problems=tuple(problems))
     loader = Loader("")
     try:
         return Document(source, loader.construct_document(node), lines)
@@ -202,10 +202,11 @@ def validate(model: type[ModelT], document: Document, *, what: str = "key") -> M
         return model.model_validate(document.value)
     except ValidationError as error:
         problems = tuple(_sentences(model, document, error.errors(include_url=False)))
-        raise SpecError(_summary(document.source, problems), problems=problems) from error
+        raise SpecError(summary(document.source, problems), problems=problems) from error
 
 
-def _summary(source: str, problems: tuple[str, ...] | list[str]) -> str:
+def summary(source: str, problems: tuple[str, ...] | list[str]) -> str:
+    """Several problems as one message; the first fifty of them."""
     if len(problems) == 1:
         return problems[0]
     more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []

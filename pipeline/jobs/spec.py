@@ -5,6 +5,7 @@ once with its line; a reference never leads out of the folder that the job file 
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -15,7 +16,7 @@ from pydantic import Field
 from pipeline.errors import SpecError
 from pipeline.jobs.job import Part
 from pipeline.jobs.settings import Conversion, Kind, Settings, Sound, Strict
-from pipeline.strict_yaml import Document, ModelT, Path_, load_documents, validate
+from pipeline.strict_yaml import Document, Path_, load_documents, summary, validate
 
 AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"})
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
@@ -115,32 +116,39 @@ def parse_job_file(data: bytes, name: str) -> tuple[Request, ...]:
             problems += error.problems or (error.message,)
     if problems:
         raise SpecError(
-            problems[0] if len(problems) == 1 else _list(name, problems),
+            summary(name, problems),
             problems=tuple(problems),
             hint="docs/job-file.md lists every key.",
         )
     return tuple(requests)
 
 
-def _list(name: str, problems: list[str]) -> str:
-    return f"{name} has {len(problems)} problems:\n" + "\n".join(f"- {problem}" for problem in problems)
-
-
 def parse_defaults(data: bytes, name: str) -> Settings:
     """A `_defaults.yaml`; an empty one sets nothing."""
-    return _single(data, name, Settings)
+    document = _single(data, name)
+    defaults = validate(Settings, document)
+    if defaults.voice is not None and looks_like_clip(defaults.voice):
+        raise SpecError(
+            document.problem(("voice",), f"{defaults.voice} is a file; only a job file can bring its voice."),
+            hint="Put the recording into the voices folder and give its name without the extension.",
+        )
+    return defaults
 
 
 def parse_voice_sheet(data: bytes, name: str) -> VoiceSheet:
     """A `voices/<name>.yaml`."""
-    return _single(data, name, VoiceSheet)
+    document = _single(data, name)
+    sheet = validate(VoiceSheet, document)
+    if sheet.defaults.voice is not None:
+        raise SpecError(document.problem(("defaults", "voice"), "a voice cannot name another voice."))
+    return sheet
 
 
-def _single(data: bytes, name: str, model: type[ModelT]) -> ModelT:
+def _single(data: bytes, name: str) -> Document:
     documents = load_documents(data, name)
     if len(documents) > 1:
         raise SpecError(f"{name} holds {len(documents)} YAML documents; it may hold one.")
-    return validate(model, documents[0] if documents else Document(name, {}, {}))
+    return documents[0] if documents else Document(name, {}, {})
 
 
 def _request(document: Document) -> Request:
@@ -150,7 +158,8 @@ def _request(document: Document) -> Request:
     try:
         parsed = validate(model, document)
     except SpecError as error:
-        raise SpecError(error.message, problems=(*error.problems, *problems) or (error.message,)) from error
+        told = error.problems or (error.message,)
+        raise SpecError(error.message, problems=(*told, *problems)) from error
     if problems:
         raise SpecError("\n".join(problems), problems=tuple(problems))
     return _as_request(parsed)
@@ -179,13 +188,16 @@ def _expand(document: Document) -> Document:
 
 def _kind_problems(document: Document) -> Iterator[str]:
     """What the model alone cannot say: which keys belong together."""
-    value = document.value if isinstance(document.value, dict) else {}
+    value = document.value
+    if not isinstance(value, dict):
+        return
     if value.get("kind", "tts") == "tts":
         given = [key for key in ("text", "text_file") if value.get(key) is not None]
         if len(given) != 1:
             said = "has both text and text_file" if given else "has neither text nor text_file"
             yield document.problem((), f"a tts job needs exactly one of text and text_file; this one {said}.")
-    for index, part in enumerate(value.get("parts") or ()):
+    parts = value.get("parts")
+    for index, part in enumerate(parts if isinstance(parts, list) else ()):
         if isinstance(part, dict) and (part.get("file") is None) == (part.get("silence_ms") is None):
             yield document.problem(("parts", index), "needs either file or silence_ms.")
 
@@ -240,8 +252,8 @@ def looks_like_clip(voice: str) -> bool:
 
 
 def normalised(reference: str) -> str:
-    """`./a//b.wav` as `a/b.wav`."""
-    return str(PurePosixPath(reference))
+    """`./a//b.wav` as `a/b.wav`, in NFC: editors and disks disagree on how é is spelled."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(reference)))
 
 
 def _as_request(parsed: JobFile) -> Request:
