@@ -250,6 +250,7 @@ _RULES: tuple[_Rule, ...] = (
     ),
     (re.compile(rf"\b({'|'.join(map(re.escape, ANYWHERE))})\.", re.IGNORECASE), _abbreviation),
     (re.compile(r"\bvs\b"), "versus"),
+    (re.compile(r"\bPh\.D\b"), "P.H.D"),
     (re.compile(r"\b([0-9]{4})-([0-9]{2})-([0-9]{2})\b"), _iso_date),
     (
         re.compile(

@@ -44,9 +44,7 @@ def test_marks_go_and_words_stay(markdown: str, expected: str) -> None:
 
 
 @given(
-    st.lists(
-        st.sampled_from(["word", "zwei", "*", "_", "# ", "\n", "\n\n", "> ", "- ", "(", ")", " ", "**", "~~"])
-    )
+    st.lists(st.sampled_from(["word", "zwei", "*", "_", "# ", "\n", "\n\n", "> ", "- ", "(", ")", " ", "**"]))
 )
 def test_no_word_is_lost(parts: list[str]) -> None:
     """Whatever the marks around them, words come through in order."""

@@ -134,6 +134,7 @@ def test_what_is_written_equals_what_is_said(one: str, other: str) -> None:
         ("Mount St. Helens", "Mount Saint Helens"),
         ("Mix it; I am MIX, VIVID, a C and Malcolm X.", "Mix it; I am MIX, VIVID, a C and Malcolm X."),
         ("Charles I think is here.", "Charles I think is here."),
+        ("She has a Ph.D. He has none.", "She has a P.H.D. He has none."),
         ("call 555-1234", "call five hundred fifty-five twelve thirty-four"),
         ("5-year-old", "five-year-old"),
         ("IV", "Four."),
