@@ -5,6 +5,7 @@ and short enough to take every suffix that we may append.
 """
 
 import hashlib
+import os
 import re
 import unicodedata
 from pathlib import PurePosixPath
@@ -13,7 +14,9 @@ MAX_NAME_BYTES = 255
 # Room for "~9999", ".error.json" and the hidden name that a file has while it is written.
 SUFFIX_ROOM_BYTES = 24
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]')
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.IGNORECASE)
+# Stripped from both ends: Windows drops dots and spaces at the end, and nobody sees the others.
+_EDGE = re.compile(r"^\s+|[\s.]+$")
 
 
 def safe_name(name: str) -> str:
@@ -23,7 +26,7 @@ def safe_name(name: str) -> str:
     beginning and takes eight hex digits of its hash, so that two long names stay two.
     """
     text = name.encode("utf-8", "replace").decode("utf-8")
-    text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).strip().rstrip(". ")
+    text = _EDGE.sub("", _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)))
     if not text or _RESERVED.match(text):
         text = "_" + text
     if text.startswith("."):
@@ -45,9 +48,13 @@ def safe_folder(folder: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(*(safe_name(part) for part in folder.parts))
 
 
-def with_suffix_number(name: str, number: int) -> str:
-    """`story.txt` as `story~2.txt`; number 1 is the name itself."""
+def numbered(name: str, number: int) -> str:
+    """`story.txt` as `story~2.txt`, its bytes as they are but for a stem too long for that.
+
+    Number 1 is the name itself.
+    """
     if number == 1:
         return name
     pure = PurePosixPath(name)
-    return f"{pure.stem}~{number}{pure.suffix}"
+    tail = os.fsencode(f"~{number}{pure.suffix}")
+    return os.fsdecode(os.fsencode(pure.stem)[: MAX_NAME_BYTES - len(tail)] + tail)

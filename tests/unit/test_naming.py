@@ -1,0 +1,119 @@
+"""Names that every disk takes."""
+
+import os
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.naming import MAX_NAME_BYTES, SUFFIX_ROOM_BYTES, numbered, safe_folder, safe_name
+
+LONGEST_SUFFIX = "~9999.error.json"
+names = (
+    st.text(max_size=300)
+    | st.text(alphabet="aux.con ~\u0301\u00a0\u200b\u3000e\u1100\u1161é", max_size=12)
+    | st.binary(max_size=300).map(os.fsdecode)
+    | st.text(alphabet=st.sampled_from("aé漢\U0001f600"), min_size=60, max_size=300)
+    | st.integers(0xD800, 0xDFFF).map(lambda code: f"a{chr(code)}b")
+)
+# What Windows, macOS and Linux refuse, or take for something else.
+FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+DEVICES = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.IGNORECASE)
+
+
+def assert_valid_everywhere(name: str) -> None:
+    """By the published rules of NTFS and Win32, APFS, ext4 and SMB."""
+    assert name
+    assert not FORBIDDEN.search(name)
+    assert not DEVICES.match(name)
+    assert not name.startswith((".", " "))
+    assert not name.endswith((".", " "))
+    assert name == unicodedata.normalize("NFC", name)
+    assert len(name.encode()) <= MAX_NAME_BYTES  # encodable: no surrogate is left
+
+
+@given(names)
+@example("")
+@example(".")
+@example("..")
+@example("CON")
+@example("con .txt")
+@example("CONIN$")
+@example("a\u00a0.")
+@example(". .hidden")
+@example("x" * 230 + " ." * 40)
+@example("_" + "\u0301" * 200)
+@example("\udcff\udcfe")
+def test_a_safe_name_is_valid_everywhere_with_every_suffix(name: str) -> None:
+    """Whatever comes in, surrogates and undecodable bytes included."""
+    safe = safe_name(name)
+    assert_valid_everywhere(safe)
+    assert_valid_everywhere(safe + LONGEST_SUFFIX)
+    assert len(safe.encode()) <= MAX_NAME_BYTES - SUFFIX_ROOM_BYTES
+
+
+@given(names)
+@example("a\u00a0.")
+@example("a. \u3000.\u00a0")
+@example(" \u200b.a")
+def test_a_safe_name_is_its_own_safe_name(name: str) -> None:
+    """Doing it twice changes nothing."""
+    assert safe_name(safe_name(name)) == safe_name(name)
+
+
+@given(st.text(alphabet="ab漢é", min_size=240, max_size=260), st.text(max_size=5), st.text(max_size=5))
+def test_two_long_names_stay_two(start: str, end: str, other: str) -> None:
+    """What was cut off is told apart by its hash."""
+    first, second = start + end + "1", start + other + "2"
+    assert safe_name(first) != safe_name(second)
+    assert safe_name(first)[:50] == unicodedata.normalize("NFC", start)[:50]
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "Nd"]), min_size=1, max_size=40))
+def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
+    """Letters and digits of every script, spaces, and dots inside."""
+    composed = unicodedata.normalize("NFC", name)
+    assert safe_name(f"1 {composed}.v2 final") == f"1 {composed}.v2 final"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("what?", "what_"),
+        ("a/b", "a_b"),
+        ("line\nbreak", "line_break"),
+        ("caf\u0065\u0301", "caf\u00e9"),
+        (os.fsdecode(b"caf\xe9"), "caf_"),
+        ("nul", "_nul"),
+        ("Aux.backup", "_Aux.backup"),
+        ("auxiliary", "auxiliary"),
+        ("..", "_"),
+        ("story.", "story"),
+        (" story ", "story"),
+        ("right\u202eto left", "right_to left"),
+    ],
+)
+def test_what_becomes_of_some_names(name: str, safe: str) -> None:
+    """The nearest name, not another one."""
+    assert safe_name(name) == safe
+
+
+def test_a_folder_is_made_safe_name_by_name() -> None:
+    """Its depth stays."""
+    assert safe_folder(PurePosixPath("a?/con/b.")) == PurePosixPath("a_/_con/b")
+    assert safe_folder(PurePosixPath(".")) == PurePosixPath(".")
+
+
+@given(st.binary(min_size=1, max_size=251).filter(lambda raw: b"/" not in raw and b"\0" not in raw))
+def test_a_numbered_name_keeps_its_ending_and_fits(raw: bytes) -> None:
+    """`story.txt` is `story~2.txt`; a name of 255 bytes loses some of its stem, never its ending."""
+    name = os.fsdecode(raw) + ".txt"
+    second = os.fsencode(numbered(name, 2))
+    assert numbered(name, 1) == name
+    assert second.endswith(b"~2.txt") and len(second) <= MAX_NAME_BYTES
+    if len(raw) < 249:
+        assert second == raw + b"~2.txt"
+    assert numbered(name, 2) != numbered(name, 3)
