@@ -92,7 +92,7 @@ class EspeakEngine:
         Raises SynthesisError where the text has no sound.
         """
         # Left to itself espeak-ng reads $3.50 as "dollar three point five zero" and kg as letters.
-        text = spell_out(utterance.text, utterance.language)
+        text = espeak_library.only_text(spell_out(utterance.text, utterance.language))
         spoken = espeak_library.synthesise(
             text,
             voice_identifier(utterance.voice.name, utterance.language),

@@ -145,7 +145,7 @@ def synthesise(text: str, voice: str, *, words_per_minute: int, pitch: int) -> S
         return 0
 
     callback = _Callback(receive)
-    data = _only_text(text).encode()
+    data = only_text(text).encode()
     with _library() as library:
         library.espeak_SetSynthCallback(callback)
         _set_voice(library, voice)
@@ -161,7 +161,14 @@ def phonemes(words: Sequence[str], voice: str) -> tuple[str, ...]:
     """The IPA of each word, spoken alone by the voice of identifier `voice`; "" for what has no sound."""
     with _library() as library:
         _set_voice(library, voice)
-        return tuple(_phonemes(library, _only_text(word)) for word in words)
+        return tuple(_phonemes(library, only_text(word)) for word in words)
+
+
+def only_text(text: str) -> str:
+    """`text` with a space for every character that is none to espeak-ng; positions stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(" " if unicodedata.category(character) in _NOT_TEXT else character for character in text)
 
 
 def _phonemes(library: ctypes.CDLL, text: str) -> str:
@@ -175,13 +182,6 @@ def _phonemes(library: ctypes.CDLL, text: str) -> str:
 def _set_voice(library: ctypes.CDLL, voice: str) -> None:
     if library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise SynthesisError(f"espeak-ng has no voice {voice}.")
-
-
-def _only_text(text: str) -> str:
-    """The text with everything that is not text as spaces; positions stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(" " if unicodedata.category(character) in _NOT_TEXT else character for character in text)
 
 
 def _until_terminated(events: Any) -> Iterator[_Event]:
