@@ -99,7 +99,12 @@ class PocketsphinxTranscriber:
         sound = level(resample(speech.audio, RATE_HZ))
         if sound is None or not wanted:
             return Transcript(text="", sounding_seconds=0.0)
-        heard = self._listen(sound, wanted)
+        try:
+            heard = self._listen(sound, wanted)
+        except RuntimeError as error:
+            raise SynthesisError(
+                f"pocketsphinx could not listen to {speech.audio.seconds:.1f} s: {error}."
+            ) from error
         return replace(heard, displacement_seconds=displacement_seconds(speech.words, heard.words, language))
 
     def close(self) -> None:
@@ -120,14 +125,20 @@ class PocketsphinxTranscriber:
         return _transcript(sound, wanted, heard, doubted, fitted, ways, looks)
 
     def _write_models(self, wanted: Sequence[str], ways: Mapping[str, Sequence[str]]) -> Mapping[str, str]:
-        rivals = RIVALS if len(wanted) <= SHORT_CHUNK_WORDS else ()
-        ways = {**self._pronunciations.of(rivals), **ways}
+        sayable = [word for word in wanted if ways[word]]
+        rivals = self._rivals(ways) if len(sayable) <= SHORT_CHUNK_WORDS else {}
+        ways = {**rivals, **ways}
         dictionary = Path(self._folder.name, "words.dict")
         dictionary.write_text("".join(_dictionary_lines(ways)), encoding="utf-8")
         model = Path(self._folder.name, "words.lm")
-        sayable = [word for word in wanted if ways[word]]
         model.write_text(bigram_model(sayable, rivals), encoding="utf-8")
         return {"dict": str(dictionary), "lm": str(model)}
+
+    def _rivals(self, ways: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+        """Common words that sound like none of the expected: nobody can hear `know` from `no`."""
+        taken = {sound for said in ways.values() for sound in said}
+        rivals = self._pronunciations.of(RIVALS)
+        return {word: said for word, said in rivals.items() if taken.isdisjoint(said)}
 
 
 def level(audio: Audio) -> Audio | None:
@@ -297,6 +308,8 @@ def _decoder(files: Mapping[str, str], *, thorough: bool) -> Decoder:
 
 def _fitted(decoder: Decoder, pcm: bytes, words: Sequence[str]) -> list[Piece]:
     """The words laid over the sound in order; empty if no path through it says them all."""
+    if not words:
+        return []
     decoder.set_align_text(" ".join(words))
     return _pieces(decoder, pcm)
 
