@@ -253,7 +253,8 @@ class Ledger:
         with self._transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', worker = ?, started_at = ?, heartbeat_at = ?,"
-                " stage = 'starting', done_chunks = 0, total_chunks = 0 WHERE id = (SELECT id FROM jobs AS j WHERE state = 'queued'"
+                " stage = 'starting', done_chunks = 0, total_chunks = 0"
+                " WHERE id = (SELECT id FROM jobs AS j WHERE state = 'queued'"
                 " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
                 "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
                 " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
