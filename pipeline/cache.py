@@ -8,6 +8,7 @@ returns is byte for byte what the engine returned; a damaged entry counts as abs
 import hashlib
 import json
 import os
+import wave
 import zlib
 from dataclasses import asdict
 from pathlib import Path
@@ -43,10 +44,10 @@ class TakeCache:
 
     def speech(self, key: str) -> Speech | None:
         """The take stored under `key`, or None."""
-        wave, sheet = self._paths(key)
+        sound, sheet = self._paths(key)
         try:
             facts = json.loads(sheet.read_bytes())
-            samples, rate_hz = soundfile.read(wave, dtype="int16")
+            samples, rate_hz = soundfile.read(sound, dtype="int16")
             if zlib.crc32(samples.data) != facts["crc32"]:
                 return None
             words = None if facts["words"] is None else tuple(Word(**word) for word in facts["words"])
@@ -57,12 +58,14 @@ class TakeCache:
 
     def keep(self, key: str, speech: Speech) -> Speech:
         """Store a take; returns it exactly as `speech` will, so that first and later runs agree."""
-        wave, sheet = self._paths(key)
-        wave.parent.mkdir(parents=True, exist_ok=True)
+        sound, sheet = self._paths(key)
+        sound.parent.mkdir(parents=True, exist_ok=True)
         samples = to_pcm16(speech.audio)
-        temporary = wave.with_suffix(f".{os.getpid()}.tmp")
-        soundfile.write(temporary, samples, speech.audio.rate_hz, subtype="PCM_16", format="WAV")
-        os.replace(temporary, wave)
+        temporary = sound.with_suffix(f".{os.getpid()}.tmp")
+        with wave.open(str(temporary), "wb") as stream:  # soundfile would fsync each take
+            stream.setparams((1, samples.itemsize, speech.audio.rate_hz, len(samples), "NONE", ""))
+            stream.writeframesraw(samples.astype("<i2", copy=False).data)
+        os.replace(temporary, sound)
         words = None if speech.words is None else [asdict(word) for word in speech.words]
         _write_json(sheet, {"crc32": zlib.crc32(samples.data), "words": words})
         return Speech(audio=from_pcm16(samples, speech.audio.rate_hz), words=speech.words)
