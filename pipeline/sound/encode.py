@@ -39,8 +39,8 @@ class _Format:
     "empty: any"
 
 
-# Speech in mono: mp3 comes to about 50 kbit/s at 22 kHz; lame at level 7 takes 0.6 of its default time. Opus below 64 kbit/s, and in its voice mode,
-# returns speech 1 LU softer than it got it.
+# Speech in mono: mp3 comes to about 50 kbit/s at 22 kHz; lame at level 7 takes 0.6 of its default time.
+# Opus below 64 kbit/s, and in its voice mode, returns speech 1 LU softer than it got it.
 # RF64 takes over where a wav file would pass 4 GB, which is 27 hours at 22 kHz and 12 at 48.
 FORMATS: Mapping[str, _Format] = {
     "wav": _Format(arguments=("-c:a", "pcm_s16le", "-rf64", "auto", "-f", "wav")),
