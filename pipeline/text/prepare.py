@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -127,21 +126,18 @@ def _without_invisible(text: str) -> str:
     text = _LINE_BREAKS.sub("\n", text)
     text = _PARAGRAPH_BREAKS.sub("\n\n", text)
     text = _SPACES.sub(" ", text)
-    return _STRAY_JOINER.sub("", _INVISIBLE.sub("", text))
+    text = _INVISIBLE.sub("", text)
+    return _STRAY_JOINER.sub("", text) if "\u200c" in text or "\u200d" in text else text
 
 
 def _normal(text: str) -> str:
     """Unicode NFC. Mountains of marks are cut first: normalising them takes quadratic time."""
     if text.isascii():
         return text
-    return unicodedata.normalize("NFC", _piled_marks().sub(r"\1", text))
-
-
-@cache
-def _piled_marks() -> re.Pattern[str]:
-    """More combining marks on one letter than any language has."""
-    marks = "".join(c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.combining(c))
-    return re.compile(f"([{marks}]{{{_MARKS_MAX}}})[{marks}]+")
+    marks = re.escape("".join(sorted(c for c in set(text) if unicodedata.combining(c))))
+    if marks:
+        text = re.sub(f"([{marks}]{{{_MARKS_MAX}}})[{marks}]+", r"\1", text)
+    return unicodedata.normalize("NFC", text)
 
 
 def _lowered(text: str, wanted: bool) -> str:
@@ -214,9 +210,9 @@ def _polished(paragraph: str, rules: Rules, language: str) -> str:
     text = re.sub(" {2,}", " ", paragraph).strip()
     if not _SCENE_BREAK.fullmatch(text):
         text = _BULLETS.sub("", text, count=1) if _BULLETS.match(text) else text
-    if rules.citations:
+    if rules.citations and "[" in text:
         text = _without_citations(text)
-    if rules.initials:
+    if rules.initials and "." in text:
         text = _spelled_initials(text, english=language.split("-")[0].lower() == "en")
     return text
 
