@@ -118,7 +118,9 @@ def _summary(layout: Layout, since: float) -> list[str]:
     told += [
         f"Failed: {display(drop.relative)} (why: {_note(layout, drop)})" for drop in failed[:SUMMARY_LINES]
     ]
-    hidden = len(speech) + len(failed) - len(told)
+    waiting = (read_status(layout.status_file) or {}).get("waiting", [])
+    told += [f"Left in the inbox: {entry['path']}: {entry['reason']}" for entry in waiting[:SUMMARY_LINES]]
+    hidden = len(speech) + len(failed) + len(waiting) - len(told)
     return [*told, f"... and {hidden} more."] if hidden else told or ["There was nothing to do."]
 
 

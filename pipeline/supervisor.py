@@ -135,8 +135,8 @@ class Supervisor:
         """Workers finish their chunk and give their job back; who does not end in time is killed."""
         logger.info("stopping")
         self._stop_workers()
-        self._watch.close()
         self._status.write(self._snapshot("stopped"))
+        self._watch.close()
 
     def _stop_workers(self) -> None:
         self._pool.stop()
@@ -208,12 +208,12 @@ class Supervisor:
             jobs = self._ledger.running_of(worker.worker)
             for job in jobs:
                 self._give_back(job, "died")
-            if worker.exit_code != 0:
+            if worker.exit_code not in (0, -signal.SIGTERM):  # the latter: it was stopped before it had begun
                 logger.error("worker {} ended: {}", worker.worker, _how(worker.exit_code))
             self._count_start_failure(worker, had_a_job=bool(jobs))
 
     def _count_start_failure(self, worker: Ended, *, had_a_job: bool) -> None:
-        if worker.exit_code == 0 or had_a_job or worker.lived_seconds > START_SECONDS:
+        if worker.exit_code in (0, -signal.SIGTERM) or had_a_job or worker.lived_seconds > START_SECONDS:
             self._start_failures = 0
             return
         self._start_failures += 1

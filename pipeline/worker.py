@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from types import FrameType
 
 from loguru import logger
@@ -155,6 +156,7 @@ class Worker:
 
     def _end(self, job: Job, state: JobState, error: VoxspoolError) -> None:
         """The job did not come out: its source goes to `failed/` with the reason."""
+        error.message = _naming(job, error.message)
         logger.warning("{} {}: {}: {}", job.id, job.source.name, state, error.message)
         self._ledger.finish(job.id, state, code=error.code, message=error.message, hint=error.hint)
         shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
@@ -194,6 +196,12 @@ class Worker:
                 hint=f"Please report it with the log in {self._layout.logs}.",
             ),
         )
+
+
+def _naming(job: Job, message: str) -> str:
+    """A message that says which file it is about."""
+    name = PurePosixPath(job.source.name).name
+    return message if name in message else f"{name}: {message}"
 
 
 class Progress:

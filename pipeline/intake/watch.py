@@ -113,9 +113,7 @@ class Watch:
         """Whether the whole inbox was seen and nothing in it is about to be taken."""
         if self._scan is None or not self._scan.complete:
             return False
-        if any(entry.state in _STILL_ARRIVING for entry in self._scan.waiting):
-            return False
-        return all(dropped.relative in self._refused for dropped in self._scan.settled)
+        return not any(entry.state in _STILL_ARRIVING for entry in self._scan.waiting)
 
     def notes(self) -> tuple[str, ...]:
         """What one should know, in sentences."""
