@@ -35,8 +35,16 @@ def safe_name(name: str) -> str:
     return text if len(text.encode()) <= limit else _shortened(text, limit, name)
 
 
+def distinct_name(name: str) -> str:
+    """`safe_name`, but two names never become one: what had to be changed is told apart by its hash."""
+    safe = safe_name(name)
+    if safe == unicodedata.normalize("NFC", name):
+        return safe
+    return _shortened(safe, MAX_NAME_BYTES - SUFFIX_ROOM_BYTES, name)
+
+
 def _shortened(text: str, limit: int, original: str) -> str:
-    digest = hashlib.sha256(original.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(original.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     kept = text.encode()[: limit - 9].decode("utf-8", "ignore")
     while kept and unicodedata.combining(kept[-1]):
         kept = kept[:-1]

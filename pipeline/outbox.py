@@ -14,18 +14,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import VoxspoolError
-from pipeline.files import atomic_write, display, fsync_dir, link_or_copy, move_new, sha256_of
+from pipeline.errors import EnvironmentFailure, InputError
+from pipeline.files import (
+    atomic_write,
+    display,
+    fsync_dir,
+    link_or_copy,
+    move_new,
+    sha256_of,
+    stat_is_regular,
+)
 from pipeline.jobs.job import Drop, Job, JobState, Source
 from pipeline.layout import Layout
-from pipeline.ledger import Ledger, Result, ResultFile
-from pipeline.naming import MAX_NAME_BYTES, safe_folder, safe_name
+from pipeline.ledger import Ledger, Result, ResultFile, stem_key
+from pipeline.naming import distinct_name, numbered, safe_folder
 
 MANIFEST_SCHEMA = "voxspool/manifest/1"
 ERROR_SCHEMA = "voxspool/error/1"
 FORMATS = ("wav", "mp3", "flac", "opus", "m4a", "m4b")
 # What a result may consist of; a name is free only if none of these is taken by somebody else.
 SUFFIXES = (*(f".{name}" for name in FORMATS), ".log", ".json")
+RESERVED_FOLDERS = frozenset({"failed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +122,8 @@ class Rendered:
 
 def may_use(layout: Layout, folder: PurePosixPath, candidate: str, earlier: Result | None) -> bool:
     """Whether a name in the outbox holds nothing but what we ourselves put there, unchanged."""
+    if str(folder) == "." and stem_key(candidate) == layout.status_file.stem:
+        return False  # its manifest would be the daemon's own status file
     known = earlier.files if earlier else ()
     directory = layout.outbox / folder
     return all(
@@ -123,14 +134,26 @@ def may_use(layout: Layout, folder: PurePosixPath, candidate: str, earlier: Resu
 
 def is_ours(path: Path, known: Sequence[ResultFile]) -> bool:
     """Whether `path` is one of the files that we published, as we published it."""
+    like = [file for file in known if file.name == path.name]
     try:
         status = os.lstat(path)
+        return stat_is_regular(status) and any(_is_same(file, path, status) for file in like)
     except OSError:
+        return False  # gone, or not to be read: not to be replaced in any case
+
+
+def _is_same(file: ResultFile, path: Path, status: os.stat_result) -> bool:
+    if file.bytes != status.st_size:
         return False
-    for file in known:
-        if file.name == path.name and file.bytes == status.st_size:
-            return file.mtime_ns == status.st_mtime_ns or file.sha256 == sha256_of(path)
-    return False
+    return file.mtime_ns == status.st_mtime_ns or file.sha256 == sha256_of(path)
+
+
+def result_folder(dropped_into: PurePosixPath) -> PurePosixPath:
+    """The subfolder of the outbox that mirrors one of the inbox; never one that is the outbox's own."""
+    folder = safe_folder(dropped_into)
+    if folder.parts and stem_key(folder.parts[0]) in RESERVED_FOLDERS:
+        return PurePosixPath(f"_{folder.parts[0]}", *folder.parts[1:])
+    return folder
 
 
 def publish(
@@ -148,10 +171,11 @@ def publish(
     hashes, which are in the ledger before the first of them gets its name.
     """
     stage = layout.publishing(job.id)
-    shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(parents=True)
-    staged = [_stage(stage, item) for item in rendered]
+    _make_folder(layout, job.folder)
     while True:
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+        staged = [_stage(stage, item) for item in rendered]
         stem = ledger.plan_result(
             job.folder,
             job.stem,
@@ -163,11 +187,32 @@ def publish(
         try:
             written = _publish_as(layout, ledger, job, stem, staged, log, manifest)
         except FileExistsError:
-            continue  # somebody put a file there between the look and the move: take the next name
+            # somebody put a file there between the look and the move: take the next name
+            _withdraw(layout, ledger, job.folder, stem)
+            continue
         if stem != job.stem:
             ledger.rename_job(job.id, stem)
         shutil.rmtree(stage, ignore_errors=True)
         return written
+
+
+def _make_folder(layout: Layout, folder: PurePosixPath) -> None:
+    try:
+        (layout.outbox / folder).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"The folder {folder} cannot be made in the outbox: a file stands in its place.",
+            hint="Rename that file, or the folder in the inbox.",
+            code="outbox_folder",
+        ) from error
+
+
+def _withdraw(layout: Layout, ledger: Ledger, folder: PurePosixPath, stem: str) -> None:
+    """Take back half a result, and with it the rest of the earlier one that it was to replace."""
+    planned = ledger.result(folder, stem)
+    for file in planned.files if planned else ():
+        _remove_ours(layout.outbox / folder / file.name, [file])
+    ledger.forget_result(folder, stem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +238,6 @@ def _publish_as(
     manifest: Manifest,
 ) -> Manifest:
     directory = layout.outbox / job.folder
-    directory.mkdir(parents=True, exist_ok=True)
     outputs = tuple(_output(job.folder / f"{stem}.{s.rendered.format}", s) for s in staged)
     manifest = replace(manifest, outputs=outputs)
     sources = {f"{stem}.{s.rendered.format}": s.path for s in staged}
@@ -266,20 +310,33 @@ class Failure:
 
 def failed_name(layout: Layout, drop: Drop) -> Path:
     """Where the dropped file itself goes: its own name below failed/, with a suffix where taken."""
-    folder = layout.failed / safe_folder(drop.folder)
-    name = PurePosixPath(drop.name)
-    stem = os.fsencode(name.stem)
+    folder = _folder_in(layout.failed, safe_folder(drop.folder))
     for number in range(1, 10_000):
-        tail = os.fsencode(name.suffix if number == 1 else f"~{number}{name.suffix}")
-        candidate = folder / os.fsdecode(stem[: MAX_NAME_BYTES - len(tail)] + tail)
-        if not os.path.lexists(candidate) or _same_bytes(candidate, drop):
+        candidate = folder / numbered(drop.name, number)
+        free = not os.path.lexists(candidate) or _same_bytes(candidate, drop)
+        if free and _may_note(candidate):
             return candidate
-    raise VoxspoolError(f"{folder} holds too many files called {display(drop.name)}.", hint="Tidy failed/.")
+    raise EnvironmentFailure(f"{folder} holds too many files called {display(drop.name)}.", hint="Tidy it.")
+
+
+def _folder_in(root: Path, folder: PurePosixPath) -> Path:
+    """`root / folder`, each of its names with a suffix where a file has that name."""
+    path = root
+    for part in folder.parts:
+        names = (path / numbered(part, number) for number in range(1, 10_000))
+        path = next(name for name in names if name.is_dir() or not os.path.lexists(name))
+    return path
 
 
 def _same_bytes(path: Path, drop: Drop) -> bool:
     """The very same content failed before: one copy of it is enough."""
     return path.is_file() and not path.is_symlink() and sha256_of(path) == drop.sha256
+
+
+def _may_note(target: Path) -> bool:
+    """Whether the names of the two notes are free or ours: people drop files called so, too."""
+    text, record = note_paths(target)
+    return _is_our_record(record) or not (os.path.lexists(text) or os.path.lexists(record))
 
 
 def write_failure_notes(drop: Drop, target: Path, failures: Sequence[Failure]) -> Path:
@@ -295,35 +352,37 @@ def write_failure_notes(drop: Drop, target: Path, failures: Sequence[Failure]) -
         "jobs": [asdict(failure) for failure in failures],
     }
     atomic_write(record, json.dumps(facts, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-    atomic_write(text, _note(drop, failures).encode("utf-8", "backslashreplace"))
+    atomic_write(text, _note(drop, target, failures).encode("utf-8", "backslashreplace"))
     return text
 
 
 def note_paths(target: Path) -> tuple[Path, Path]:
     """The names of the two notes about a failed file."""
-    name = safe_name(target.name)
+    name = distinct_name(target.name)
     return target.parent / f"{name}.error.txt", target.parent / f"{name}.error.json"
 
 
-def _note(drop: Drop, failures: Sequence[Failure]) -> str:
+def _note(drop: Drop, target: Path, failures: Sequence[Failure]) -> str:
     lines = []
     for failure in failures:
         which = f"Job {failure.index + 1}: " if len(failures) > 1 or failure.index else ""
         lines.append(which + failure.message)
         if failure.hint:
             lines.append(failure.hint)
-    name = display(drop.name)
-    retry = (
-        f"To try again, change or touch {name} in the inbox: it was left there."
-        if drop.mode == "leave"
-        else f"To try again, move {name} from here back into the inbox."
-    )
-    return "\n".join([*lines, "", retry, ""])
+    return "\n".join([*lines, "", _how_to_retry(drop, target), ""])
+
+
+def _how_to_retry(drop: Drop, target: Path) -> str:
+    if drop.mode == "leave":
+        return f"To try again, change or touch {display(drop.name)} in the inbox: it was left there."
+    parts = [display(PurePosixPath(member).name) for member in drop.members[1:]]
+    with_parts = f", together with {', '.join(parts)}," if parts else ""
+    return f"To try again, move {display(target.name)}{with_parts} from here back into the inbox."
 
 
 def remove_stale_notes(layout: Layout, drop: Drop) -> None:
     """A file that failed before came out well now: its old notes would only confuse."""
-    target = layout.failed / safe_folder(drop.folder) / drop.name
+    target = _folder_in(layout.failed, safe_folder(drop.folder)) / drop.name
     if os.path.lexists(target):
         return
     text, record = note_paths(target)
@@ -341,11 +400,6 @@ def _is_our_record(path: Path) -> bool:
         return bool(json.loads(path.read_bytes()).get("schema") == ERROR_SCHEMA)
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def error_of(error: VoxspoolError) -> dict[str, str]:
-    """An error as it stands in a manifest."""
-    return {"code": error.code, "message": error.message, "hint": error.hint}
 
 
 def failure_of(job: Job) -> Failure:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,7 @@ from pipeline.intake.claim import (
 )
 from pipeline.intake.ignore import DEFAULTS_NAMES
 from pipeline.intake.inbox import Dropped
+from pipeline.intake.settle import Fingerprint
 from pipeline.jobs.job import (
     Drop,
     DropState,
@@ -52,8 +53,8 @@ from pipeline.jobs.spec import (
 )
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
-from pipeline.naming import safe_folder, safe_name
-from pipeline.outbox import Failure, may_use
+from pipeline.naming import safe_name
+from pipeline.outbox import Failure, may_use, result_folder
 from pipeline.strict_yaml import MAX_BYTES
 from pipeline.voices import Library, LibraryVoice
 
@@ -67,6 +68,8 @@ class Taken:
     drops: tuple[Drop, ...]
     waiting: Mapping[str, str]
     "why each settled file that was not taken still lies there, by relative path"
+    rest: tuple[Dropped, ...] = ()
+    "what was not looked at, for want of time"
 
 
 class Intake:
@@ -80,41 +83,75 @@ class Intake:
         self._library = Library(layout.voices)
         self._missing_since: dict[str, float] = {}
         self._refused: dict[str, tuple[float, str]] = {}
+        self._reserved: dict[str, str] = {}
+        self._parsed: dict[tuple[str, Fingerprint], tuple[str, ...]] = {}
 
     # -- one pass ------------------------------------------------------------------------------
 
-    def accept(self, settled: Sequence[Dropped], unsettled: frozenset[str] = frozenset()) -> Taken:
-        """Claim what can be claimed. `unsettled`: relative paths that are still arriving."""
+    def accept(
+        self,
+        settled: Sequence[Dropped],
+        unsettled: frozenset[str] = frozenset(),
+        *,
+        budget_seconds: float = float("inf"),
+    ) -> Taken:
+        """Claim what can be claimed within the budget; the rest is handed back to be offered again.
+
+        `unsettled`: relative paths that are still arriving.
+        """
         now = self._clock()
         waiting = self._still_refused(settled, now)
         files = [dropped for dropped in settled if dropped.relative not in waiting]
         jobs = [dropped for dropped in files if dropped.kind == "job"]
-        references = {dropped.relative: self._references(dropped) for dropped in jobs}
+        references = self._references_of(jobs)
         shared = _named_twice(references.values())
-        reserved = {name: job for job, names in references.items() for name in names}
+        self._reserve(references)
+        queue = deque([*jobs, *(dropped for dropped in files if dropped.kind != "job")])
         drops: list[Drop] = []
-        for dropped in [*jobs, *(d for d in files if d.kind != "job" and d.relative not in reserved)]:
+        while queue and self._clock() - now < budget_seconds:
+            dropped = queue.popleft()
             members = references.get(dropped.relative, ())
-            reason = self._incomplete(dropped, members, unsettled, now) or self._bad_defaults(dropped)
+            reason = self._why_not(dropped, members, unsettled, now)
             if reason is None:
                 reason = self._claim(dropped, members, shared, drops)
             if reason is not None:
                 waiting[dropped.relative] = reason
-        taken = {drop.relative for drop in drops}
-        for name, job in reserved.items():
-            if job not in taken and os.path.lexists(self._layout.inbox / name):
-                waiting[name] = f"it belongs to {display(job)}, which is not complete yet"
-        return Taken(drops=tuple(drops), waiting=waiting)
+        return Taken(drops=tuple(drops), waiting=waiting, rest=tuple(queue))
+
+    def _references_of(self, jobs: Sequence[Dropped]) -> dict[str, tuple[str, ...]]:
+        """What each job file names; parsed once as long as the file stays as it is."""
+        known = self._parsed
+        self._parsed = {
+            (dropped.relative, dropped.fingerprint): (
+                known.get((dropped.relative, dropped.fingerprint)) or self._references(dropped)
+            )
+            for dropped in jobs
+        }
+        return {relative: names for (relative, _), names in self._parsed.items()}
+
+    def _reserve(self, references: Mapping[str, tuple[str, ...]]) -> None:
+        """Keep what a job file names for it, until the job file is gone from the inbox."""
+        self._reserved = {
+            name: job
+            for name, job in self._reserved.items()
+            if job not in references and os.path.lexists(self._layout.inbox / job)
+        }
+        self._reserved.update({name: job for job, names in references.items() for name in names})
+
+    def _why_not(
+        self, dropped: Dropped, members: Sequence[str], unsettled: frozenset[str], now: float
+    ) -> str | None:
+        """Why a settled file is not to be taken yet."""
+        job = self._reserved.get(dropped.relative)
+        if job is not None and os.path.lexists(self._layout.inbox / job):
+            return f"it belongs to {display(job)}, which is not complete yet"
+        return self._incomplete(dropped, members, unsettled, now) or self._bad_defaults(dropped)
 
     def _still_refused(self, settled: Sequence[Dropped], now: float) -> dict[str, str]:
         """Files that could not be taken are looked at again after a while, not at every scan."""
         present = {dropped.relative for dropped in settled}
-        self._refused = {
-            name: (until, reason)
-            for name, (until, reason) in self._refused.items()
-            if name in present and until > now
-        }
-        return {name: reason for name, (_, reason) in self._refused.items()}
+        self._refused = {name: told for name, told in self._refused.items() if told[0] > now}
+        return {name: reason for name, (_, reason) in self._refused.items() if name in present}
 
     def _references(self, dropped: Dropped) -> tuple[str, ...]:
         """Inbox-relative paths of the files that a job file names; none if it cannot be parsed."""
@@ -263,7 +300,7 @@ class Intake:
 
     def _job(self, drop: Drop, index: int, spec: JobSpec) -> Job:
         job_id = f"{drop.id}-{index + 1}"
-        folder = safe_folder(drop.folder)
+        folder = result_folder(drop.folder)
         wanted = spec.settings.output.name or PurePosixPath(drop.name).stem
         stem = self._ledger.plan_result(
             folder,

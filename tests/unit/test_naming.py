@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.naming import MAX_NAME_BYTES, SUFFIX_ROOM_BYTES, numbered, safe_folder, safe_name
+from pipeline.naming import MAX_NAME_BYTES, SUFFIX_ROOM_BYTES, distinct_name, numbered, safe_folder, safe_name
 
 LONGEST_SUFFIX = "~9999.error.json"
 names = (
@@ -117,3 +117,13 @@ def test_a_numbered_name_keeps_its_ending_and_fits(raw: bytes) -> None:
     if len(raw) < 249:
         assert second == raw + b"~2.txt"
     assert numbered(name, 2) != numbered(name, 3)
+
+
+@given(names, names)
+@example("a?.txt", "a_.txt")
+@example("a\n", "a\r")
+def test_a_distinct_name_is_safe_and_tells_names_apart(first: str, second: str) -> None:
+    """Except in how é is spelled, which no person can see."""
+    assert_valid_everywhere(distinct_name(first) + LONGEST_SUFFIX)
+    if unicodedata.normalize("NFC", first) != unicodedata.normalize("NFC", second):
+        assert distinct_name(first) != distinct_name(second)
