@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure
 from pipeline.intake.ignore import IgnoreList
-from pipeline.intake.inbox import Inbox, Scan
+from pipeline.intake.inbox import Dropped, Inbox, Scan
 from pipeline.intake.intake import Intake
 from pipeline.intake.probe import probe
 from pipeline.intake.roots import Role, Root, open_root
@@ -25,6 +25,8 @@ from pipeline.ledger import Ledger
 from pipeline.status import WaitingFile
 
 ROOT_RETRY_SECONDS = 5.0
+ACCEPT_SECONDS = 0.5
+"claiming goes on for so long, then the daemon looks after its workers"
 # What nobody can read may never become readable, so it is nothing to wait for.
 _STILL_ARRIVING = frozenset({State.NEW, State.SETTLING, State.EMPTY})
 
@@ -43,6 +45,7 @@ class Watch:
         self._outbox_root: Root | None = None
         self._scan: Scan | None = None
         self._refused: dict[str, str] = {}
+        self._rest: tuple[Dropped, ...] = ()
         self._next_at = 0.0
         self._woken = True
         self._idle_bell = threading.Event()
@@ -67,14 +70,23 @@ class Watch:
         assert self._wakeup is not None and self._outbox_root is not None
         self._wakeup.tend()
         self._outbox_root.check()
-        scan = inbox.scan(now)
-        self._wakeup.compare(woken=self._woken, changed=scan.counts.changed)
-        taken = self._intake.accept(scan.settled, scan.unsettled)
-        self._scan, self._refused = scan, dict(taken.waiting)
+        if not self._rest:
+            self._scan_now(inbox, now)
+        assert self._scan is not None
+        taken = self._intake.accept(self._rest, self._scan.unsettled, budget_seconds=ACCEPT_SECONDS)
+        self._rest = taken.rest
+        self._refused.update(taken.waiting)
         self.trouble = ""
-        self._woken = False
-        self._next_at = self._clock() + inbox.next_scan_in(self._clock(), events=self._wakeup.healthy())
+        wait = 0.0 if self._rest else inbox.next_scan_in(self._clock(), events=self._wakeup.healthy())
+        self._next_at = self._clock() + wait
         return taken.drops
+
+    def _scan_now(self, inbox: Inbox, now: float) -> None:
+        assert self._wakeup is not None
+        self._scan = inbox.scan(now)
+        self._wakeup.compare(woken=self._woken, changed=self._scan.counts.changed)
+        self._woken = False
+        self._rest, self._refused = self._scan.settled, {}
 
     def wait(self, at_most_seconds: float) -> None:
         """Wait until something happens in the inbox, a scan is due, or the time is over."""
@@ -111,7 +123,7 @@ class Watch:
 
     def quiet(self) -> bool:
         """Whether the whole inbox was seen and nothing in it is about to be taken."""
-        if self._scan is None or not self._scan.complete:
+        if self._scan is None or not self._scan.complete or self._rest:
             return False
         return not any(entry.state in _STILL_ARRIVING for entry in self._scan.waiting)
 
@@ -162,4 +174,4 @@ class Watch:
         if self._wakeup is not None:
             self._wakeup.stop()
         self._wakeup = self._inbox = self._outbox_root = self._scan = None
-        self._refused = {}
+        self._refused, self._rest = {}, ()
