@@ -9,13 +9,24 @@ import errno
 import hashlib
 import os
 import shutil
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import EnvironmentFailure
-from pipeline.files import ENVIRONMENT_ERRNOS, brief_lock, copy, move_new, open_regular, sha256_of
+from pipeline.files import (
+    ENVIRONMENT_ERRNOS,
+    brief_lock,
+    copy,
+    display,
+    move_new,
+    open_regular,
+    sha256_of,
+    stat_is_regular,
+)
 from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
+from pipeline.naming import numbered
 from pipeline.outbox import Failure, failed_name, failure_of, remove_stale_notes, write_failure_notes
 
 Stamp = tuple[int, int, int, int]
@@ -62,8 +73,9 @@ def take(layout: Layout, drop: Drop, shared: frozenset[str] = frozenset()) -> tu
 
 
 def below(drop: Drop, member: str) -> PurePosixPath:
-    """A member's path inside the drop's own folder."""
-    return PurePosixPath(member).relative_to(drop.folder)
+    """A member's path inside the drop's own folder; parts are spelled as the job file's names are."""
+    inside = PurePosixPath(member).relative_to(drop.folder)
+    return inside if member == drop.relative else PurePosixPath(unicodedata.normalize("NFC", str(inside)))
 
 
 def _proven(path: Path, expected: tuple[int, int, int]) -> tuple[str, Stamp]:
@@ -79,12 +91,14 @@ def _proven(path: Path, expected: tuple[int, int, int]) -> tuple[str, Stamp]:
 
 
 def _rename(source: Path, target: Path) -> None:
+    if os.path.lexists(target):
+        return  # a claim resumed after a crash; another file may lie at `source` by now
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
     except FileNotFoundError as error:
         if os.path.lexists(target):
-            return  # a lost reply of a network filesystem, or a claim resumed after a crash
+            return  # a lost reply of a network filesystem
         raise Gone from error
     except OSError as error:
         raise _refused(error) from error
@@ -93,8 +107,8 @@ def _rename(source: Path, target: Path) -> None:
 def _copy_shared(source: Path, target: Path) -> None:
     if os.path.lexists(target):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         copy(source, target)
     except FileNotFoundError as error:
         raise Gone from error
@@ -121,14 +135,7 @@ def _copy_to_spool(layout: Layout, drop: Drop) -> tuple[str, Stamp]:
     folder = layout.spool(drop.id)
     shutil.rmtree(folder, ignore_errors=True)
     for member in drop.members:
-        target = folder / below(drop, member)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            copy(layout.inbox / member, target)
-        except FileNotFoundError as error:
-            raise Gone from error
-        except OSError as error:
-            raise _refused(error) from error
+        _copy_shared(layout.inbox / member, folder / below(drop, member))
     original = layout.inbox / drop.relative
     digest, stamp = _proven(original, drop.stamp[:3])
     if sha256_of(folder / drop.name) != digest:
@@ -148,23 +155,31 @@ def put_back(layout: Layout, drop: Drop) -> None:
 def _return(source: Path, original: Path) -> None:
     if not os.path.lexists(source):
         return
-    if os.path.lexists(original) and sha256_of(original) == sha256_of(source):
+    if _same_bytes(source, original):
         source.unlink()  # a shared reference: the original never left
         return
     original.parent.mkdir(parents=True, exist_ok=True)
     _move_beside(source, original)
 
 
+def _same_bytes(first: Path, second: Path) -> bool:
+    try:
+        both = stat_is_regular(os.lstat(first)) and stat_is_regular(os.lstat(second))
+        return both and sha256_of(first) == sha256_of(second)
+    except OSError:
+        return False  # one is not there or cannot be read: they are kept apart
+
+
 def _move_beside(source: Path, target: Path) -> Path:
     """Move to `target`, or to `target~2`, ... where something stands there already."""
     for number in range(1, 10_000):
-        name = target.name if number == 1 else f"{target.stem}~{number}{target.suffix}"
+        place = target.with_name(numbered(target.name, number))
         try:
-            move_new(source, target.with_name(name))
+            move_new(source, place)
         except FileExistsError:
             continue
-        return target.with_name(name)
-    raise EnvironmentFailure(f"{target.parent} holds too many files called {target.name}.")
+        return place
+    raise EnvironmentFailure(f"{target.parent} holds too many files called {display(target.name)}.")
 
 
 def finish_done(layout: Layout, drop: Drop) -> tuple[DropState, str]:
