@@ -24,7 +24,7 @@ CUT_WORDS = 2
 # Bounds that right speech keeps; docs/checks.md has the measurements.
 LONGEST_PAUSE_SECONDS = 1.2
 DURATION_RATIOS = (0.6, 1.6)
-DISPLACEMENT_SECONDS = 0.25
+DISPLACEMENT_SECONDS = 0.12
 QUOTED_WORDS = 8
 
 
@@ -109,7 +109,7 @@ def verify(expected: str, transcript: Transcript, *, language: str, max_word_err
     rate = sum(edit.errors for edit in edits) / max(1, len(wanted))
     reasons = (
         *_about_hearing(wanted, heard, transcript),
-        *_about_rate(rate, max_word_error_rate),
+        *_about_rate(rate, max_word_error_rate, transcript),
         *_about_words(wanted, edits, all_of_them=rate > max_word_error_rate),
         *_about_sound(transcript),
     )
@@ -149,13 +149,13 @@ def _about_hearing(wanted: Sequence[str], heard: Sequence[str], transcript: Tran
         yield "nothing was heard"
     elif transcript.fits is False:
         yield "the text cannot be laid over the sound"
-    if transcript.doubted:
-        yield f"sounds unlike itself: {_quote(transcript.doubted)}"
 
 
-def _about_rate(rate: float, limit: float) -> Iterator[str]:
+def _about_rate(rate: float, limit: float, transcript: Transcript) -> Iterator[str]:
     if rate > limit:
         yield f"word_error_rate {rate:.2f} over {limit:.2f}"
+        if transcript.doubted:
+            yield f"sounds unlike itself: {_quote(transcript.doubted)}"
 
 
 def _about_words(wanted: Sequence[str], edits: Sequence[Edit], *, all_of_them: bool) -> Iterator[str]:

@@ -44,10 +44,14 @@ SILENT_AMPLITUDE = 3e-4
 "speech whose loudest 20 ms stay below this is silence"
 
 # How well a word fits the sound: log10 of its acoustic likelihood a frame against the best phones there.
-DOUBTED_SCORE = -2.1
-"a decoded word that fits worse is not what is heard there"
-BORNE_OUT_SCORE = -1.7
+# A decoded word that fits worse than this is not what is heard there; by length in frames, since a word
+# laid over sound that lacks it is squeezed, and one of middling length has the least to show for itself.
+DOUBTED_SCORES = ((10, -2.0), (15, -2.3), (30, -2.0), (math.inf, -1.9))
+BORNE_OUT_SCORE = -1.5
 "an expected word that fits better is there, even if the decoder took another path"
+USUAL_FIT = -0.75
+"median of a sentence by a voice that the model hears well; a worse one shifts both bounds, as far as:"
+MAX_SHIFT = -0.5
 
 # Words that compete with the expected ones in a short chunk, which would else be all there is to hear.
 _RIVALS_TEXT = """
@@ -59,8 +63,12 @@ would year yes you each high voice love hands must place long turn use church la
 """
 RIVALS = tuple(_RIVALS_TEXT.split())
 SHORT_CHUNK_WORDS = 8
+MIN_COMPARED_WORDS = 3
+"reported and heard, for a displacement"
 
 _ALTERNATE = re.compile(r"\(\d+\)$")
+# Where a word's confidence is put at one half.
+_MIDDLING_SCORE = -2.0
 _BACKOFF_MASS = 0.1
 _LANGUAGE_WEIGHT = 12
 
@@ -83,7 +91,7 @@ class PocketsphinxTranscriber:
     max_word_error_rate = 0.0
 
     def __init__(self) -> None:
-        self.version = f"{package_version('pocketsphinx')}-1"
+        self.version = f"{package_version('pocketsphinx')}-2"
         self._pronunciations = Pronunciations()
         self._folder = tempfile.TemporaryDirectory(prefix="voxspool-")
 
@@ -180,19 +188,26 @@ def reconcile(
     fits = [piece for piece in fitted if piece.word]
     if [piece.word for piece in fits] != list(wanted):
         return pieces, []
+    shift = max(MAX_SHIFT, min(0.0, median(fit.score for fit in fits) - USUAL_FIT))
     heard: list[Piece] = []
     doubted: list[str] = []
     for code in Levenshtein.opcodes(wanted, [piece.word for piece in pieces]):
         there = fits[code.src_start : code.src_end]
         taken = pieces[code.dest_start : code.dest_end]
         if code.tag == "equal":
-            heard += [fit for fit in there if fit.score >= DOUBTED_SCORE]
-            doubted += [fit.word for fit in there if fit.score < DOUBTED_SCORE]
-        elif code.tag != "insert" and all(fit.score >= BORNE_OUT_SCORE for fit in there):
+            heard += [fit for fit in there if not is_doubted(fit, shift)]
+            doubted += [fit.word for fit in there if is_doubted(fit, shift)]
+        elif code.tag != "insert" and all(fit.score >= BORNE_OUT_SCORE + shift for fit in there):
             heard += there
         else:
             heard += taken
     return heard, doubted
+
+
+def is_doubted(fit: Piece, shift: float = 0.0) -> bool:
+    """Whether a word laid over the sound fits too badly to be there, for a voice that fits `shift` worse."""
+    frames = fit.end_frame - fit.first_frame
+    return fit.score < shift + next(bound for limit, bound in DOUBTED_SCORES if frames < limit)
 
 
 def bigram_model(words: Sequence[str], rivals: Iterable[str] = ()) -> str:
@@ -223,7 +238,7 @@ def bigram_model(words: Sequence[str], rivals: Iterable[str] = ()) -> str:
 def displacement_seconds(
     reported: Sequence[Word] | None, heard: Sequence[Word], language: str
 ) -> float | None:
-    """The farthest that three words in a row lie, at the median, from where the engine reported them.
+    """The farthest that five words in a row lie, at the median, from where the engine reported them.
 
     None where the engine reports no times or fewer than three words can be compared.
     """
@@ -233,14 +248,16 @@ def displacement_seconds(
               for word in reported for at, part in enumerate(spoken_words(word.text, language))]  # fmt: skip
     blocks = Levenshtein.opcodes([part for part, _, _ in starts], [word.text for word in heard])
     apart = [
-        abs(heard[code.dest_start + n].start_seconds - starts[code.src_start + n][1])
+        heard[code.dest_start + n].start_seconds - starts[code.src_start + n][1]
         for code in blocks
         if code.tag == "equal"
         for n in range(code.src_end - code.src_start)
         if starts[code.src_start + n][2]
     ]
-    triples = [median(apart[at : at + 3]) for at in range(len(apart) - 2)]
-    return round(max(triples), 3) if triples else None
+    if len(apart) < MIN_COMPARED_WORDS:
+        return None
+    runs = [apart[at : at + 5] for at in range(max(1, len(apart) - 4))]
+    return round(max(abs(median(run)) for run in runs), 3)
 
 
 def _transcript(
@@ -283,7 +300,7 @@ def _word(piece: Piece) -> Word:
         text=piece.word,
         start_seconds=round(piece.first_frame / FRAMES_PER_SECOND - LEAD_SECONDS, 2),
         end_seconds=round(piece.end_frame / FRAMES_PER_SECOND - LEAD_SECONDS, 2),
-        confidence=round(1 / (1 + math.exp(4 * (DOUBTED_SCORE - piece.score))), 3),
+        confidence=round(1 / (1 + math.exp(4 * (_MIDDLING_SCORE - piece.score))), 3),
     )
 
 
