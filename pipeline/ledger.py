@@ -242,6 +242,14 @@ class Ledger:
         )
         return row is not None
 
+    def parts_left(self) -> dict[str, str]:
+        """The job file of each file that was claimed along with one and left in the inbox beside it."""
+        rows = self._rows(
+            "SELECT relative, members, MAX(claimed_at) FROM drops WHERE mode = 'leave'"
+            " GROUP BY relative HAVING json_array_length(members) > 1"
+        )
+        return {part: os.fsdecode(row["relative"]) for row in rows for part in json.loads(row["members"])[1:]}
+
     # -- jobs ----------------------------------------------------------------------------------
 
     def claim(self, worker: str) -> Job | None:

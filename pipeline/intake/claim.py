@@ -152,6 +152,16 @@ def put_back(layout: Layout, drop: Drop) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def put_back_orphan(layout: Layout, folder: Path) -> list[str]:
+    """A claimed folder that nobody knows: all in it returns to the root of the inbox; names it."""
+    inside = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = sorted(str(path.relative_to(folder)) for path in inside)
+    for name in names:
+        _return(folder / name, layout.inbox / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    return names
+
+
 def _return(source: Path, original: Path) -> None:
     if not os.path.lexists(source):
         return

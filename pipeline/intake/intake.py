@@ -5,24 +5,30 @@ before it is claimed; whatever is wrong with a file, it ends in `failed/` with t
 in the inbox with a reason in the status.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import unicodedata
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from loguru import logger
+
 from pipeline.config import Config
-from pipeline.errors import InputError, SpecError, VoxspoolError
+from pipeline.errors import EnvironmentFailure, InputError, SpecError, VoxspoolError
 from pipeline.files import display, open_regular
 from pipeline.intake.claim import (
     Gone,
     NotReady,
+    below,
     end_if_complete,
     finish_failed,
     put_back,
+    put_back_orphan,
     take,
 )
 from pipeline.intake.ignore import DEFAULTS_NAMES
@@ -84,6 +90,8 @@ class Intake:
         self._missing_since: dict[str, float] = {}
         self._refused: dict[str, tuple[float, str]] = {}
         self._reserved: dict[str, str] = {}
+        self._parts = ledger.parts_left()
+        self._broken_off = False
         self._parsed: dict[tuple[str, Fingerprint], tuple[str, ...]] = {}
 
     # -- one pass ------------------------------------------------------------------------------
@@ -97,24 +105,41 @@ class Intake:
     ) -> Taken:
         """Claim what can be claimed within the budget; the rest is handed back to be offered again.
 
-        `unsettled`: relative paths that are still arriving.
+        `unsettled`: relative paths that are still arriving. Raises EnvironmentFailure where the disk or
+        the ledger gave up; the next pass then first finishes what this one left half done.
         """
+        with _told_as_environment(self._layout.inbox):
+            self._finish_broken_pass()
+            self._broken_off = True
+            taken = self._accept(settled, unsettled, budget_seconds)
+            self._broken_off = False
+        return taken
+
+    def _finish_broken_pass(self) -> None:
+        for sentence in self.recover() if self._broken_off else ():
+            logger.warning("{}", sentence)
+
+    def _accept(self, settled: Sequence[Dropped], unsettled: frozenset[str], budget_seconds: float) -> Taken:
         now = self._clock()
         waiting = self._still_refused(settled, now)
-        files = [dropped for dropped in settled if dropped.relative not in waiting]
-        jobs = [dropped for dropped in files if dropped.kind == "job"]
+        jobs = [dropped for dropped in settled if dropped.kind == "job"]
         references = self._references_of(jobs)
-        shared = _named_twice(references.values())
+        wanted = Counter(name for names in references.values() for name in names)
         self._reserve(references)
-        queue = deque([*jobs, *(dropped for dropped in files if dropped.kind != "job")])
+        others = (dropped for dropped in settled if dropped.kind != "job")
+        queue = deque(dropped for dropped in (*jobs, *others) if dropped.relative not in waiting)
         drops: list[Drop] = []
         while queue and self._clock() - now < budget_seconds:
             dropped = queue.popleft()
             members = references.get(dropped.relative, ())
             reason = self._why_not(dropped, members, unsettled, now)
             if reason is None:
+                # the last job file that names a file takes it away, those before copy it
+                shared = frozenset(name for name in members if wanted[name] > 1)
                 reason = self._claim(dropped, members, shared, drops)
-            if reason is not None:
+            if reason is None:
+                wanted.subtract(members)
+            else:
                 waiting[dropped.relative] = reason
         return Taken(drops=tuple(drops), waiting=waiting, rest=tuple(queue))
 
@@ -161,18 +186,23 @@ class Intake:
         except (VoxspoolError, OSError):
             return ()  # told in full once it is claimed
         names = dict.fromkeys(name for request in requests for name in request.references)
-        return tuple(str(folder / name) for name in names)
+        return tuple(_spelled(self._layout.inbox, folder, name) for name in names)
+
+    def is_part(self, relative: str) -> bool:
+        """Whether a job file that was taken and lies there still (`source: leave`) brought this file."""
+        job = self._parts.get(relative)
+        return job is not None and os.path.lexists(self._layout.inbox / job)
 
     def _incomplete(
         self, dropped: Dropped, members: Sequence[str], unsettled: frozenset[str], now: float
     ) -> str | None:
         """Which of its files a job file still waits for."""
-        missing = [m for m in members if m in unsettled or not os.path.lexists(self._layout.inbox / m)]
+        missing = [m for m in members if m in unsettled or not _lies_in(self._layout.inbox, m)]
         if not missing:
             self._missing_since.pop(dropped.relative, None)
             return None
         since = self._missing_since.setdefault(dropped.relative, now)
-        if now - since > self._config.intake.wait_for_parts_seconds:
+        if now - since >= self._config.intake.wait_for_parts_seconds:
             self._missing_since.pop(dropped.relative)
             return None  # claimed as it is; the missing file becomes its error
         return f"waiting for {', '.join(display(name) for name in missing)}"
@@ -191,7 +221,7 @@ class Intake:
     ) -> str | None:
         """Take one file into the ledger; returns why it could not be taken, if so."""
         now = self._clock()
-        present = [m for m in members if os.path.lexists(self._layout.inbox / m)]
+        present = [m for m in members if _lies_in(self._layout.inbox, m)]
         mark = dropped.fingerprint
         drop = Drop(
             id=new_id(now),
@@ -207,18 +237,22 @@ class Intake:
         try:
             digest, stamp = take(self._layout, drop, shared)
         except Gone:
-            put_back(self._layout, drop)
-            self._ledger.forget_claim(drop.id)
+            self._undo(drop)
             return None
         except NotReady as error:
-            put_back(self._layout, drop)
-            self._ledger.forget_claim(drop.id)
+            self._undo(drop)
             self._refused[dropped.relative] = (now + RETRY_SECONDS, str(error))
             return str(error)
         drop = replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp)
         self._admit(drop)
         drops.append(drop)
+        if drop.mode == "leave":
+            self._parts |= dict.fromkeys(drop.members[1:], drop.relative)
         return None
+
+    def _undo(self, drop: Drop) -> None:
+        put_back(self._layout, drop)
+        self._ledger.forget_claim(drop.id)
 
     def _admit(self, drop: Drop) -> None:
         """A claimed drop becomes jobs, or a failure with its reason."""
@@ -247,7 +281,7 @@ class Intake:
         """The cascade: job file, voice, folders upward, configuration."""
         below = (*layers, self._config.defaults)
         named = cascade(request.settings, *below).voice
-        library_voice = self._library_voice(named)
+        library_voice = self._library_voice(named, request)
         own = (library_voice.defaults,) if library_voice else ()
         settings = cascade(request.settings, *own, *below)
         problems = problems_of(settings)
@@ -270,8 +304,13 @@ class Intake:
             synthesis_set=tuple(as_set(cascade(request.settings, *own, *layers)).get("synthesis", {})),
         )
 
-    def _library_voice(self, named: str | None) -> LibraryVoice | None:
-        return None if named is None or looks_like_clip(named) else self._library.find(named)
+    def _library_voice(self, named: str | None, request: Request) -> LibraryVoice | None:
+        if named is None or request.kind == "concat":
+            return None
+        if looks_like_clip(named):
+            _refuse_foreign_clip(named, request)
+            return None
+        return self._library.find(named)
 
     def _voice(
         self, named: str | None, library_voice: LibraryVoice | None, user: str, folder: Path
@@ -336,7 +375,14 @@ class Intake:
     # -- after a crash ---------------------------------------------------------------------------
 
     def recover(self) -> list[str]:
-        """Finish what a crash interrupted; returns a sentence for each thing done."""
+        """Finish what a crash interrupted; returns a sentence for each thing done.
+
+        Raises EnvironmentFailure where the disk or the ledger does not let it; can be repeated.
+        """
+        with _told_as_environment(self._layout.inbox):
+            return self._recover()
+
+    def _recover(self) -> list[str]:
         told = [self._resume_claim(drop) for drop in self._ledger.drops_in(DropState.CLAIMING)]
         for drop in self._ledger.drops_in(DropState.CLAIMED):
             if not self._ledger.jobs_of(drop.id):
@@ -348,14 +394,14 @@ class Intake:
 
     def _resume_claim(self, drop: Drop) -> str:
         name = display(drop.relative)
-        own = self._layout.source_folder(drop.id, drop.mode) / drop.name
+        folder = self._layout.source_folder(drop.id, drop.mode)
         try:
-            if drop.mode != "leave" and not os.path.lexists(own):
+            # who else names a part that was not taken yet is not known here: better to begin anew
+            if not all(os.path.lexists(folder / below(drop, member)) for member in drop.members):
                 raise NotReady("it was not claimed before the crash")
             digest, stamp = take(self._layout, drop)
         except (Gone, NotReady):
-            put_back(self._layout, drop)
-            self._ledger.forget_claim(drop.id)
+            self._undo(drop)
             return f"{name}: its claim was undone"
         self._admit(replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp))
         return f"{name}: its claim was finished"
@@ -364,26 +410,11 @@ class Intake:
         """Claimed folders that no ledger row knows (a lost state folder) go back into the inbox."""
         for folder in _subfolders(self._layout.claimed_root):
             if self._ledger.drop(folder.name) is None:
-                for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                    orphan = _orphan(folder.name, str(path.relative_to(folder)))
-                    put_back(self._layout, orphan)
-                    yield f"{display(path.name)}: put back into the inbox, the ledger does not know it"
+                for name in put_back_orphan(self._layout, folder):
+                    yield f"{display(name)}: put back into the inbox, the ledger does not know it"
         for folder in _subfolders(self._layout.state / "spool"):
             if self._ledger.drop(folder.name) is None:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _orphan(drop_id: str, relative: str) -> Drop:
-    return Drop(
-        id=drop_id,
-        relative=relative,
-        state=DropState.CLAIMING,
-        mode="move",
-        members=(relative,),
-        stamp=(0, 0, 0, 0),
-        sha256="",
-        claimed_at=0.0,
-    )
 
 
 def _subfolders(root: Path) -> list[Path]:
@@ -432,9 +463,46 @@ def _defaults(path: Path, name: str) -> Settings:
         raise SpecError(f"{display(name)} cannot be read: {error.strerror}.") from error
 
 
-def _named_twice(references: Iterable[tuple[str, ...]]) -> frozenset[str]:
-    counts = Counter(name for names in references for name in names)
-    return frozenset(name for name, count in counts.items() if count > 1)
+def _spelled(inbox: Path, folder: PurePosixPath, name: str) -> str:
+    """The inbox-relative path of what a job file in `folder` names, in the disk's own Unicode form."""
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path /= part if os.path.lexists(inbox / path / part) else _alike(inbox / path, part)
+    return str(path)
+
+
+def _alike(directory: Path, name: str) -> str:
+    try:
+        names = [path.name for path in directory.iterdir()]
+    except OSError:
+        return name
+    return next((other for other in names if unicodedata.normalize("NFC", other) == name), name)
+
+
+def _lies_in(inbox: Path, relative: str) -> bool:
+    """Whether there is such a file, and no link on the way that may lead out of the inbox."""
+    path = PurePosixPath(relative)
+    folders = (inbox / above for above in path.parents if above.name)
+    return os.path.lexists(inbox / path) and not any(folder.is_symlink() for folder in folders)
+
+
+def _refuse_foreign_clip(named: str, request: Request) -> None:
+    """A recording by its path must have come with the job file, or it may lie anywhere."""
+    if request.settings.voice is None:
+        raise InputError(
+            f"The voice {named} is a file; only a job file can bring its voice.",
+            code="voice_not_a_name",
+            hint="Put the recording into the voices folder and give its name without the extension.",
+        )
+
+
+@contextlib.contextmanager
+def _told_as_environment(place: Path) -> Iterator[None]:
+    """What the disk refuses to us is not the fault of any one file."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFailure(f"{display(error.filename or place)}: {error.strerror or error}.") from error
 
 
 def _seed_for(settings: Settings, voice: VoiceChoice) -> int:

@@ -168,7 +168,7 @@ class Watch:
         if self._config.intake.source != "leave":
             return False
         stamp = (mark.inode, mark.size_bytes, mark.mtime_ns, mark.ctime_ns)
-        return self._ledger.already_taken(relative, stamp)
+        return self._ledger.already_taken(relative, stamp) or self._intake.is_part(relative)
 
     def _close_roots(self) -> None:
         if self._wakeup is not None:
