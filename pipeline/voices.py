@@ -6,11 +6,12 @@ for the whole life of a job, because the clip's hash is frozen with it.
 
 import difflib
 import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError, SpecError
-from pipeline.files import open_regular, sha256_of
+from pipeline.files import display, sha256_of
 from pipeline.jobs.job import VoiceChoice
 from pipeline.jobs.settings import Settings
 from pipeline.jobs.spec import AUDIO_SUFFIXES, VoiceSheet, as_set, parse_voice_sheet
@@ -43,17 +44,26 @@ class Library:
         self._hashes: dict[tuple[str, int, int], str] = {}
 
     def hash_of(self, clip: Path) -> str:
-        """SHA-256 of a clip, remembered while its size and mtime stay."""
-        status = clip.stat()
-        key = (str(clip), status.st_size, status.st_mtime_ns)
-        if key not in self._hashes:
-            self._hashes[key] = sha256_of(clip)
+        """SHA-256 of a clip, remembered while its size and mtime stay; InputError if it cannot be read."""
+        try:
+            status = clip.stat()
+            key = (str(clip), status.st_size, status.st_mtime_ns)
+            if key not in self._hashes:
+                self._hashes[key] = sha256_of(clip)
+        except OSError as error:
+            raise _unreadable(clip, error) from error
         return self._hashes[key]
 
     def choice(self, voice: "LibraryVoice", engine: str) -> VoiceChoice:
         """`voice` as `engine` can use it."""
         if engine == "espeak" and voice.sheet.espeak is not None:
             return VoiceChoice(name=voice.sheet.espeak)
+        if engine == "espeak":
+            raise InputError(
+                f"The voice {voice.name} has no stand-in for the engine espeak, which imitates no recordings.",
+                code="voice_needs_other_engine",
+                hint=f"Name one with `espeak: VOICE` in voices/{voice.name}.yaml, or set another voice.",
+            )
         if voice.clip is None:
             raise InputError(
                 f"The voice {voice.name} has no recording, so {engine} cannot use it.",
@@ -66,7 +76,7 @@ class Library:
         """The voice of this name, or None; raises SpecError if its sheet is wrong."""
         if "/" in name or name.startswith("."):
             return None
-        files = [path for path in self._files() if path.stem == name]
+        files = [path for path in self._files() if _name(path) == unicodedata.normalize("NFC", name)]
         if not files:
             return None
         clips = sorted(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
@@ -76,13 +86,13 @@ class Library:
                 code="voice_ambiguous",
                 hint="Keep one of them in the voices folder.",
             )
-        sheets = [path for path in files if path.suffix in SHEET_SUFFIXES]
-        sheet = self._sheet(sheets[0]) if sheets else VoiceSheet()
+        sheets = sorted(path for path in files if path.suffix.lower() in SHEET_SUFFIXES)
+        sheet = _sheet(sheets[0]) if sheets else VoiceSheet()
         return LibraryVoice(name=name, clip=clips[0] if clips else None, sheet=sheet)
 
     def names(self) -> list[str]:
         """All voices, sorted."""
-        return sorted({path.stem for path in self._files()})
+        return sorted({display(_name(path)) for path in self._files()})
 
     def nearest(self, name: str) -> list[str]:
         """Names that somebody may have meant."""
@@ -97,16 +107,35 @@ class Library:
                     for entry in entries
                     if not entry.name.startswith(".")
                     and Path(entry.name).suffix.lower() in known
-                    and entry.is_file()
+                    and _is_file(entry)
                 ]
         except FileNotFoundError:
             return []
 
-    @staticmethod
-    def _sheet(path: Path) -> VoiceSheet:
-        with open_regular(path) as stream:
-            data = stream.read()
-        try:
-            return parse_voice_sheet(data, f"voices/{path.name}")
-        except SpecError as error:
-            raise SpecError(error.message, problems=error.problems, hint="Mend the voice sheet.") from error
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _name(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def _sheet(path: Path) -> VoiceSheet:
+    try:
+        return parse_voice_sheet(path.read_bytes(), f"voices/{display(path.name)}")
+    except SpecError as error:
+        raise SpecError(error.message, problems=error.problems, hint="Mend the voice sheet.") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"voices/{display(path.name)} cannot be read: {error.strerror}.",
+        code="voice_unreadable",
+        hint=f"User {os.geteuid()} must be allowed to read it.",
+    )
