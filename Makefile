@@ -41,7 +41,7 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Voxspool needs Python 3.11 or newer, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV) || { echo "On Debian: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(PYTHON) -m venv $(VENV) >/dev/null || { rm -rf $(VENV); sh scripts/install-venv && $(PYTHON) -m venv $(VENV); }
 
 $(VENV)/core.done: requirements-core.txt $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-core.txt
