@@ -60,7 +60,7 @@ class Library:
             return VoiceChoice(name=voice.sheet.espeak)
         if engine == "espeak":
             raise InputError(
-                f"The voice {voice.name} has no stand-in for the engine espeak, which imitates no recordings.",
+                f"The voice {voice.name} has no stand-in for the engine espeak, which imitates no clips.",
                 code="voice_needs_other_engine",
                 hint=f"Name one with `espeak: VOICE` in voices/{voice.name}.yaml, or set another voice.",
             )

@@ -11,7 +11,7 @@ import os
 import shutil
 import unicodedata
 import zlib
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -89,7 +89,8 @@ class Intake:
         self._library = Library(layout.voices)
         self._missing_since: dict[str, float] = {}
         self._refused: dict[str, tuple[float, str]] = {}
-        self._reserved: dict[str, str] = {}
+        self._named_by: dict[str, tuple[str, ...]] = {}
+        self._reserved: dict[str, list[str]] = {}
         self._parts = ledger.parts_left()
         self._broken_off = False
         self._parsed: dict[tuple[str, Fingerprint], tuple[str, ...]] = {}
@@ -156,20 +157,25 @@ class Intake:
 
     def _reserve(self, references: Mapping[str, tuple[str, ...]]) -> None:
         """Keep what a job file names for it, until the job file is gone from the inbox."""
-        self._reserved = {
-            name: job
-            for name, job in self._reserved.items()
-            if job not in references and os.path.lexists(self._layout.inbox / job)
+        known = {**self._named_by, **references}
+        self._named_by = {
+            job: names
+            for job, names in known.items()
+            if names and (job in references or os.path.lexists(self._layout.inbox / job))
         }
-        self._reserved.update({name: job for job, names in references.items() for name in names})
+        self._reserved = defaultdict(list)
+        for job, names in self._named_by.items():
+            for name in names:
+                self._reserved[name].append(job)
 
     def _why_not(
         self, dropped: Dropped, members: Sequence[str], unsettled: frozenset[str], now: float
     ) -> str | None:
         """Why a settled file is not to be taken yet."""
-        job = self._reserved.get(dropped.relative)
-        if job is not None and os.path.lexists(self._layout.inbox / job):
-            return f"it belongs to {display(job)}, which is not complete yet"
+        for job in self._reserved.get(dropped.relative, ()):
+            if os.path.lexists(self._layout.inbox / job):
+                state = "was taken" if self.is_part(dropped.relative) else "is not complete yet"
+                return f"it belongs to {display(job)}, which {state}"
         return self._incomplete(dropped, members, unsettled, now) or self._bad_defaults(dropped)
 
     def _still_refused(self, settled: Sequence[Dropped], now: float) -> dict[str, str]:
@@ -247,7 +253,8 @@ class Intake:
         self._admit(drop)
         drops.append(drop)
         if drop.mode == "leave":
-            self._parts |= dict.fromkeys(drop.members[1:], drop.relative)
+            others = {part: job for part, job in self._parts.items() if job != drop.relative}
+            self._parts = others | dict.fromkeys(drop.members[1:], drop.relative)
         return None
 
     def _undo(self, drop: Drop) -> None:
