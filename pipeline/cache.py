@@ -6,13 +6,17 @@ returns is byte for byte what the engine returned; a damaged entry counts as abs
 """
 
 import hashlib
+import io
 import json
 import os
 import wave
 import zlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from pipeline.engines.base import Utterance
@@ -46,34 +50,26 @@ class TakeCache:
         """The take stored under `key`, or None."""
         sound, sheet = self._paths(key)
         try:
-            facts = json.loads(sheet.read_bytes())
-            samples, rate_hz = soundfile.read(sound, dtype="int16")
-            if zlib.crc32(samples.data) != facts["crc32"]:
-                return None
-            words = None if facts["words"] is None else tuple(Word(**word) for word in facts["words"])
+            speech = _speech(sound, _read(sheet))
+            os.utime(sheet)  # least recently used goes first
         except (OSError, ValueError, KeyError, TypeError, soundfile.SoundFileError):
-            return None  # absent, cut off by a crash, or of another version: it is simply spoken again
-        os.utime(sheet)  # least recently used goes first
-        return Speech(audio=from_pcm16(samples, rate_hz), words=words)
+            return None  # absent, cut off by a crash, damaged, or pruned meanwhile: it is simply spoken again
+        return speech
 
     def keep(self, key: str, speech: Speech) -> Speech:
         """Store a take; returns it exactly as `speech` will, so that first and later runs agree."""
         sound, sheet = self._paths(key)
         sound.parent.mkdir(parents=True, exist_ok=True)
-        samples = to_pcm16(speech.audio)
-        temporary = sound.with_suffix(f".{os.getpid()}.tmp")
-        with wave.open(str(temporary), "wb") as stream:  # soundfile would fsync each take
-            stream.setparams((1, samples.itemsize, speech.audio.rate_hz, len(samples), "NONE", ""))
-            stream.writeframesraw(samples.astype("<i2", copy=False).data)
-        os.replace(temporary, sound)
+        samples, rate_hz = to_pcm16(speech.audio), speech.audio.rate_hz
+        _write(sound, _wav(samples, rate_hz))
         words = None if speech.words is None else [asdict(word) for word in speech.words]
-        _write_json(sheet, {"crc32": zlib.crc32(samples.data), "words": words})
-        return Speech(audio=from_pcm16(samples, speech.audio.rate_hz), words=speech.words)
+        _write_json(sheet, {"rate_hz": rate_hz, "crc32": zlib.crc32(samples.data), "words": words})
+        return Speech(audio=from_pcm16(samples, rate_hz), words=speech.words)
 
     def transcript(self, key: str, recogniser: str) -> Transcript | None:
         """What `recogniser` (name and version) heard in the take `key`, or None."""
         try:
-            return Transcript.from_dict(json.loads(self._heard(key, recogniser).read_bytes()))
+            return Transcript.from_dict(_read(self._heard(key, recogniser)))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -90,8 +86,41 @@ class TakeCache:
         return self._folder / key[:2] / f"{key}.{digest}.json"
 
 
+def _wav(samples: npt.NDArray[np.int16], rate_hz: int) -> bytes:
+    data = io.BytesIO()
+    with wave.open(data, "wb") as stream:
+        stream.setparams((1, samples.itemsize, rate_hz, len(samples), "NONE", ""))
+        stream.writeframesraw(samples.astype("<i2", copy=False).tobytes())
+    return data.getvalue()
+
+
+def _speech(sound: Path, facts: dict[str, Any]) -> Speech:
+    samples, rate_hz = soundfile.read(sound, dtype="int16")
+    if (rate_hz, zlib.crc32(samples.data)) != (facts["rate_hz"], facts["crc32"]):
+        raise ValueError("the sound is not what was kept")
+    words = None if facts["words"] is None else tuple(Word(**word) for word in facts["words"])
+    return Speech(audio=from_pcm16(samples, rate_hz), words=words)
+
+
 def _write_json(path: Path, value: object) -> None:
+    """JSON after its checksum: a damaged time of a word looks as good as a right one."""
+    data = json.dumps(value).encode()
+    _write(path, b"%08x " % zlib.crc32(data) + data)
+
+
+def _read(path: Path) -> Any:
+    checksum, _, data = path.read_bytes().partition(b" ")
+    if int(checksum, 16) != zlib.crc32(data):
+        raise ValueError("damaged")
+    return json.loads(data)
+
+
+def _write(path: Path, data: bytes) -> None:
     """Atomic, not durable: an entry lost in a power cut is only spoken again."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
