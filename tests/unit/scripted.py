@@ -1,0 +1,104 @@
+"""An engine and a recogniser that do what a test tells them, behind the real Protocols."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pipeline.engines.base import Utterance, Voice
+from pipeline.errors import SynthesisError
+from pipeline.jobs.settings import Check, Synthesis
+from pipeline.sound.audio import Audio, Speech
+from pipeline.verify import Transcript
+
+RATE_HZ = 22_050
+
+
+@dataclass(slots=True, kw_only=True)
+class ScriptedEngine:
+    """Speaks a tone for each utterance; `seconds` says how long try n of a text lasts."""
+
+    name: str = "espeak"
+    version: str = "1"
+    device: str = "cpu"
+    rate_hz: int = RATE_HZ
+    random: bool = True
+    seconds: Callable[[Utterance], float] = lambda _: 0.3
+    errors: list[SynthesisError | None] = field(default_factory=list)
+    "what the next calls of `speak` raise; None: nothing"
+    spoken: list[Utterance] = field(default_factory=list)
+    unused: Sequence[str] = ()
+    cannot: Sequence[str] = ()
+    closed: bool = False
+
+    def problems(self, voice: Voice, language: str, synthesis: Synthesis) -> Sequence[str]:
+        """None, but for those of the script."""
+        return self.cannot
+
+    def ignored(self, synthesis: Synthesis) -> Sequence[str]:
+        """Those of the script that were set."""
+        return sorted(synthesis.model_fields_set & set(self.unused))
+
+    def vary(self, utterance: Utterance, try_number: int) -> Utterance:
+        """Without randomness each try is a little faster, as espeak does it."""
+        if self.random or try_number == 1:
+            return utterance
+        rate = utterance.synthesis.words_per_minute + try_number
+        return replace(utterance, synthesis=utterance.synthesis.model_copy(update={"words_per_minute": rate}))
+
+    def speak(self, utterance: Utterance) -> Speech:
+        """The next error of the script, or a tone whose pitch depends on the seed."""
+        self.spoken.append(utterance)
+        if self.errors and (error := self.errors.pop(0)) is not None:
+            raise error
+        at = np.arange(round(self.seconds(utterance) * self.rate_hz)) / self.rate_hz
+        tone = 0.3 * np.sin(2 * np.pi * (200 + utterance.seed % 200) * at)
+        return Speech(audio=Audio(tone.astype(np.float32), self.rate_hz))
+
+    def close(self) -> None:
+        """Remembers it."""
+        self.closed = True
+
+
+@dataclass(slots=True, kw_only=True)
+class ScriptedTranscriber:
+    """Hears what the script says: `hears(text, how often it was asked of this text)`; by default the text."""
+
+    name: str = "pocketsphinx"
+    version: str = "1"
+    max_word_error_rate: float = 0.1
+    languages: tuple[str, ...] = ("en",)
+    hears: Callable[[str, int], str] = lambda text, _: text
+    listened: list[str] = field(default_factory=list)
+    closed: bool = False
+
+    def supports(self, language: str) -> bool:
+        """As the script says."""
+        return language in self.languages
+
+    def transcribe(self, speech: Speech, expected: str, language: str) -> Transcript:
+        """What the script says of the n-th take of this text."""
+        self.listened.append(expected)
+        return Transcript(text=self.hears(expected, self.listened.count(expected)))
+
+    def close(self) -> None:
+        """Remembers it."""
+        self.closed = True
+
+
+class ScriptedTools:
+    """Stands for `tools.Tools`, with one engine and one recogniser."""
+
+    def __init__(self, engine: ScriptedEngine, transcriber: ScriptedTranscriber | None = None) -> None:
+        self._engine, self._transcriber = engine, transcriber
+
+    def engine(self, name: str) -> ScriptedEngine:
+        """The one."""
+        return self._engine
+
+    def transcriber(self, check: Check, engine: str) -> ScriptedTranscriber | None:
+        """The one, unless nothing is to be checked."""
+        return None if check.by == "none" else self._transcriber
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,226 @@
+"""The recording booth: spoken, kept, listened to, and never twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import ScriptedEngine, ScriptedTranscriber
+
+from pipeline.booth import GENERATION_RETRY_SECONDS, Booth
+from pipeline.cache import TakeCache
+from pipeline.engines.base import Utterance, Voice
+from pipeline.errors import Interrupted, SynthesisError
+from pipeline.jobs.settings import Settings
+from pipeline.made import Made
+
+TEXT = "The quick brown fox jumps over the lazy dog."
+WRONG = "something else was heard here"
+RANDOM = pytest.mark.parametrize("random", [True, False], ids=["random", "not random"])
+
+
+class Studio:
+    """Booths on one cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = TakeCache(folder)
+        self.slept: list[float] = []
+        self.asked = 0
+        self.made = Made()
+
+    def booth(
+        self, engine: ScriptedEngine, transcriber: ScriptedTranscriber | None = None, **settings: Any
+    ) -> Booth:
+        """A booth for a new job."""
+        self.made = Made()
+        return Booth(
+            engine=engine,
+            transcriber=transcriber,
+            cache=self.cache,
+            settings=Settings.model_validate({"seed": 7, **settings}),
+            voice=Voice(name="en"),
+            made=self.made,
+            still_wanted=self.ask,
+            sleep=self.slept.append,
+        )
+
+    def ask(self) -> None:
+        """Counts how often it was asked whether to go on."""
+        self.asked += 1
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    """With an empty cache."""
+    return Studio(tmp_path)
+
+
+def failing(*tries: int) -> Callable[[str, int], str]:
+    """A recogniser that hears something else in these takes."""
+    return lambda text, number: WRONG if number in tries else text
+
+
+def test_a_good_take_is_the_only_one(studio: Studio) -> None:
+    """Spoken once, listened to once, with its evidence."""
+    engine, ears = ScriptedEngine(), ScriptedTranscriber()
+    choice = studio.booth(engine, ears).record(TEXT)
+    assert choice.tries == len(engine.spoken) == len(ears.listened) == studio.asked == 1
+    assert choice.take.verdict is not None and choice.take.verdict.transcript == TEXT
+    assert not choice.take.cached and engine.spoken[0].text == TEXT
+    assert studio.made.synthesis_seconds > 0 and studio.made.check_seconds > 0
+
+
+@RANDOM
+def test_no_try_repeats_an_earlier_one(studio: Studio, random: bool) -> None:
+    """Another seed where that changes something, other settings where it does not."""
+    engine, ears = ScriptedEngine(random=random), ScriptedTranscriber(hears=failing(*range(20)))
+    choice = studio.booth(engine, ears, takes={"max_tries": 6}).record(TEXT)
+    assert choice.tries == len(engine.spoken) == 6 and not choice.take.passed
+    assert len({(u.seed, u.synthesis.words_per_minute) for u in engine.spoken}) == 6
+    assert len({u.seed for u in engine.spoken}) == 6
+    rates = {u.synthesis.words_per_minute for u in engine.spoken}
+    assert len(rates) == (1 if random else 6)
+    assert engine.spoken[0].synthesis == Settings().synthesis
+
+
+@RANDOM
+def test_it_stops_at_the_first_pass(studio: Studio, random: bool) -> None:
+    """The third."""
+    engine, ears = ScriptedEngine(random=random), ScriptedTranscriber(hears=failing(1, 2))
+    choice = studio.booth(engine, ears).record(TEXT)
+    assert (choice.tries, choice.take.try_number, len(engine.spoken)) == (3, 3, 3)
+    assert choice.take.utterance == engine.spoken[2]
+
+
+def test_several_passing_takes_can_be_wanted(studio: Studio) -> None:
+    """The shortest passing one wins, though a failing one is shorter still."""
+    lengths = iter([0.9, 0.1, 0.5, 0.7])
+    engine = ScriptedEngine(seconds=lambda _: next(lengths))
+    choice = studio.booth(engine, ScriptedTranscriber(hears=failing(2)), takes={"per_chunk": 3}).record(TEXT)
+    assert choice.tries == 4 and choice.take.try_number == 3
+
+
+def test_of_failing_takes_the_best_heard_wins(studio: Studio) -> None:
+    """Two words wrong against all of them."""
+    words = TEXT.split()
+    ears = ScriptedTranscriber(hears=lambda text, n: " ".join(words[:-2]) if n == 2 else WRONG)
+    choice = studio.booth(ScriptedEngine(), ears).record(TEXT)
+    assert choice.tries == 4 and choice.take.try_number == 2 and not choice.take.passed
+
+
+@RANDOM
+def test_what_is_in_the_cache_is_neither_spoken_nor_heard_again(studio: Studio, random: bool) -> None:
+    """Failed tries included, so that a second run takes the same way to the same take."""
+    ears = ScriptedTranscriber(hears=failing(1))
+    first = studio.booth(ScriptedEngine(random=random), ears).record(TEXT)
+    engine, deaf = ScriptedEngine(random=random), ScriptedTranscriber()
+    second = studio.booth(engine, deaf).record(TEXT)
+    assert engine.spoken == [] and deaf.listened == []
+    assert second.tries == first.tries == 2 and second.take.cached and not first.take.cached
+    assert second.take.verdict == first.take.verdict
+    assert (second.take.speech.audio.samples == first.take.speech.audio.samples).all()
+
+
+def test_another_recogniser_listens_to_kept_takes(studio: Studio) -> None:
+    """A new version of it: nothing is spoken again."""
+    studio.booth(ScriptedEngine(), ScriptedTranscriber()).record(TEXT)
+    engine, ears = ScriptedEngine(), ScriptedTranscriber(version="2")
+    studio.booth(engine, ears).record(TEXT)
+    assert engine.spoken == [] and ears.listened == [TEXT]
+
+
+def test_another_threshold_judges_kept_transcripts(studio: Studio) -> None:
+    """Nothing is spoken or heard again for it."""
+    nearly = ScriptedTranscriber(hears=lambda text, _: text.replace("fox", "dog"))
+    assert not studio.booth(ScriptedEngine(), nearly, takes={"max_tries": 1}).record(TEXT).take.passed
+    engine, ears = ScriptedEngine(), ScriptedTranscriber()
+    again = studio.booth(engine, ears, check={"max_word_error_rate": 0.5}).record(TEXT)
+    assert again.take.passed and engine.spoken == [] and ears.listened == []
+    assert again.take.verdict is not None and again.take.verdict.max_word_error_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"seed": 8}, True),
+        ({"language": "en-GB"}, True),
+        ({"synthesis": {"temperature": 0.1}}, True),
+        ({"check": {"by": "none"}}, False),
+        ({"audio": {"speed": 2.0}, "pauses": {"sentence_ms": 5}, "output": {"formats": ["wav"]}}, False),
+    ],
+)
+def test_what_the_engine_does_not_see_does_not_make_it_speak(
+    studio: Studio, change: Any, again: bool
+) -> None:
+    """The sound of a kept take can be used in another mix."""
+    studio.booth(ScriptedEngine()).record(TEXT)
+    engine = ScriptedEngine()
+    studio.booth(engine, **change).record(TEXT)
+    assert bool(engine.spoken) is again
+
+
+def test_the_job_seed_means_nothing_to_an_engine_without_randomness(studio: Studio) -> None:
+    """Its takes serve every job."""
+    studio.booth(ScriptedEngine(random=False)).record(TEXT)
+    engine = ScriptedEngine(random=False)
+    studio.booth(engine, seed=8).record(TEXT)
+    assert engine.spoken == []
+
+
+def test_an_error_is_retried_once_after_two_seconds(studio: Studio) -> None:
+    """It is the same try: the seed stays."""
+    engine = ScriptedEngine(errors=[SynthesisError("hiccup")])
+    choice = studio.booth(engine, ScriptedTranscriber()).record(TEXT)
+    assert studio.slept == [GENERATION_RETRY_SECONDS] == [2.0]
+    assert choice.tries == 1 and len(engine.spoken) == 2 and engine.spoken[0] == engine.spoken[1]
+
+
+def test_a_second_error_is_the_end(studio: Studio) -> None:
+    """The job says why; nothing is kept of it."""
+    engine = ScriptedEngine(errors=[SynthesisError("first"), SynthesisError("out of memory")])
+    booth = studio.booth(engine)
+    with pytest.raises(SynthesisError, match="out of memory"):
+        booth.record(TEXT)
+    assert studio.slept == [2.0] and len(engine.spoken) == 2
+    assert not booth.record(TEXT).take.cached
+
+
+def test_every_try_may_stumble_once(studio: Studio) -> None:
+    """The retry belongs to the try, not to the chunk."""
+    engine = ScriptedEngine(errors=[SynthesisError("1"), None, SynthesisError("2"), None])
+    choice = studio.booth(engine, ScriptedTranscriber(hears=failing(1))).record(TEXT)
+    assert choice.tries == 2 and studio.slept == [2.0, 2.0]
+
+
+def test_it_asks_before_each_take_whether_to_go_on(studio: Studio) -> None:
+    """A stop comes between two takes; what was spoken is kept for the next run."""
+    engine = ScriptedEngine()
+    booth = studio.booth(engine, ScriptedTranscriber(hears=failing(1, 2, 3)))
+
+    def ask() -> None:
+        if len(engine.spoken) == 2:
+            raise Interrupted("stop")
+
+    booth.still_wanted = ask
+    with pytest.raises(Interrupted):
+        booth.record(TEXT)
+    assert len(engine.spoken) == 2
+    after = ScriptedEngine()
+    choice = studio.booth(after, ScriptedTranscriber(hears=failing(1))).record(TEXT)
+    assert choice.tries == 4 and len(after.spoken) == 2
+
+
+def test_without_a_recogniser_every_take_will_do(studio: Studio) -> None:
+    """No verdict, and no time spent."""
+    choice = studio.booth(ScriptedEngine(), None).record(TEXT)
+    assert choice.take.verdict is None and choice.take.passed
+    assert studio.made.check_seconds == 0
+
+
+def test_the_same_sentence_is_the_same_take_wherever_it_stands(studio: Studio) -> None:
+    """That is what lets an edited text find its unchanged sentences."""
+    engine = ScriptedEngine()
+    booth = studio.booth(engine)
+    seeds: list[Utterance] = [booth.record(text).take.utterance for text in (TEXT, "Another one.", TEXT)]
+    assert seeds[0] == seeds[2] != seeds[1]
+    assert len(engine.spoken) == 2
