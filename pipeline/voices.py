@@ -70,7 +70,9 @@ class Library:
                 code="voice_without_clip",
                 hint=f"Put {voice.name}.wav into the voices folder, or set another voice.",
             )
-        return VoiceChoice(name=voice.name, clip=str(voice.clip), clip_sha256=self.hash_of(voice.clip))
+        return VoiceChoice(
+            name=voice.name, clip=str(voice.clip.resolve()), clip_sha256=self.hash_of(voice.clip)
+        )
 
     def find(self, name: str) -> LibraryVoice | None:
         """The voice of this name, or None; raises SpecError if its sheet is wrong."""
