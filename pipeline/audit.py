@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.files import display, sha256_of
 from pipeline.intake.ignore import Candidate, DropKind, Folder, IgnoreList, entry_type
 from pipeline.jobs.job import Drop, DropState
-from pipeline.layout import HIDDEN, Layout
+from pipeline.layout import HIDDEN, Layout, last_place
 from pipeline.ledger import Ledger, Result
 
 ORPHAN_HINT = "look into it and move what you need back into the inbox"
@@ -41,7 +41,7 @@ def audit(ledger: Ledger, layout: Layout, ignore: IgnoreList | None = None) -> A
         *_orphans(layout, {drop.id: drop for drop in drops}),
     ]
     notes = [
-        *(note for drop in drops for note in _drop_notes(drop)),
+        *(note for drop in drops for note in _drop_notes(drop, layout)),
         *(note for result in ledger.results() for note in _result_notes(result, layout)),
     ]
     states = Counter(drop.state for drop in drops)
@@ -81,14 +81,14 @@ def _places(drop: Drop, layout: Layout) -> list[Path]:
         return [claimed, layout.inbox / drop.relative]
     if drop.state is DropState.CLAIMED:
         return [claimed]
-    if drop.state is DropState.DONE and drop.location:
-        return [Path(drop.location) / drop.name]
-    return []
+    place = last_place(layout, drop) if drop.state is DropState.DONE else None
+    return [place] if place else []
 
 
-def _drop_notes(drop: Drop) -> Iterator[str]:
-    if drop.state is DropState.FAILED and drop.location and not os.path.lexists(drop.location):
-        yield f"{display(drop.relative)} ({drop.id}) failed and was taken away from {display(drop.location)}."
+def _drop_notes(drop: Drop, layout: Layout) -> Iterator[str]:
+    place = last_place(layout, drop) if drop.state is DropState.FAILED else None
+    if place and not os.path.lexists(place):
+        yield f"{display(drop.relative)} ({drop.id}) failed and was taken away from {display(place)}."
 
 
 def _orphans(layout: Layout, drops: dict[str, Drop]) -> Iterator[str]:

@@ -22,8 +22,9 @@ from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.explain import explain
 from pipeline.files import display, exclusive_lock, move_new, sha256_of
+from pipeline.intake.claim import below
 from pipeline.jobs.job import Drop, DropState
-from pipeline.layout import Layout, layout_of
+from pipeline.layout import Layout, last_place, layout_of
 from pipeline.ledger import Ledger
 from pipeline.logs import log_to
 from pipeline.outbox import failed_name, note_paths
@@ -125,7 +126,7 @@ def _summary(layout: Layout, since: float) -> list[str]:
 
 
 def _note(layout: Layout, drop: Drop) -> Path:
-    target = Path(drop.location) if drop.location else failed_name(layout, drop)
+    target = last_place(layout, drop) or failed_name(layout, drop)
     return note_paths(target)[0]
 
 
@@ -266,22 +267,45 @@ def retry(options: argparse.Namespace) -> int:
         state = job.state if job else drop.state
         print(f"{options.job} is {state}; only what failed can be tried again.", file=sys.stderr)
         return 1
-    print(_bring_back(layout, Path(drop.location) if drop.location else None, drop.relative))
+    print(_bring_back(layout, drop))
     return 0
 
 
-def _bring_back(layout: Layout, lies_at: Path | None, relative: str) -> str:
-    target = layout.inbox / relative
-    if lies_at is None:
-        os.utime(target)
-        return f"{display(relative)} was touched in the inbox."
-    if not lies_at.exists():
+def _bring_back(layout: Layout, drop: Drop) -> str:
+    """Everything that was claimed together lies beside each other in `failed/`, and goes back together."""
+    target = layout.inbox / drop.relative
+    own = last_place(layout, drop)
+    if own is None:
+        _touch(target)
+        return f"{display(drop.relative)} was touched in the inbox."
+    if not own.exists():
         raise InputError(
-            f"{display(lies_at)} is no longer there.", hint="If you moved it to the inbox, that is the retry."
+            f"{display(own)} is no longer there.", hint="If you moved it to the inbox, that is the retry."
         )
+    for member in reversed(drop.members):  # the job file last: it is what the others wait for
+        _put_into(layout.inbox / member, own if member == drop.relative else own.parent / below(drop, member))
+    return f"{display(drop.relative)} is back in the inbox."
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)
+    except OSError as error:
+        raise InputError(
+            f"{display(path)} cannot be touched: {error.strerror}.", hint="Change it where it can be written."
+        ) from error
+
+
+def _put_into(target: Path, source: Path) -> None:
+    if not source.exists():
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    move_new(lies_at, target)
-    return f"{display(relative)} is back in the inbox."
+    try:
+        move_new(source, target)
+    except FileExistsError as error:
+        raise InputError(
+            f"Another {display(target.name)} lies in the inbox already.", hint="Wait until it is taken."
+        ) from error
 
 
 def _unknown_job(name: str) -> str:

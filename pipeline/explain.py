@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.files import display
 from pipeline.intake.ignore import IgnoreList, entry_type, explain_name
 from pipeline.jobs.job import Drop, DropState, Job, JobState
-from pipeline.layout import HIDDEN, Layout, layout_of
+from pipeline.layout import HIDDEN, Layout, last_place, layout_of
 from pipeline.ledger import Ledger
 from pipeline.status import moment
 
@@ -41,7 +41,7 @@ def _about(
     if inside is not None and os.path.lexists(absolute):
         yield from _waiting(inside, absolute, config, status)
     if inside is not None:
-        yield from (_drop(drop, ledger) for drop in ledger.drops_of(inside)[:1])
+        yield from (_drop(drop, layout, ledger) for drop in ledger.drops_of(inside)[:1])
     elif (below := _relative(absolute, layout.outbox)) is not None:
         yield from _in_outbox(below, absolute, layout, ledger)
 
@@ -71,10 +71,11 @@ def _waiting(relative: str, path: Path, config: Config, status: Mapping[str, Any
     yield explain_name(relative, entry_type(os.lstat(path).st_mode), IgnoreList(config.intake.ignore))
 
 
-def _drop(drop: Drop, ledger: Ledger) -> str:
+def _drop(drop: Drop, layout: Layout, ledger: Ledger) -> str:
     taken = f"{display(drop.relative)} was taken at {moment(drop.claimed_at)} ({drop.id})"
     if drop.state is DropState.FAILED:
-        where = f" and lies at {display(drop.location)}" if drop.location else ""
+        place = last_place(layout, drop)
+        where = f" and lies at {display(place)}" if place else ""
         return f"{taken}. It failed{where}. {_reasons(ledger.jobs_of(drop.id))}".rstrip()
     jobs = ledger.jobs_of(drop.id)
     return f"{taken}. {' '.join(_job(job) for job in jobs) or 'It is being read.'}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
+from pipeline.jobs.job import Drop, DropState
 
 HIDDEN = ".voxspool"
 
@@ -99,6 +100,18 @@ class Layout:
     def pause_file(self) -> Path:
         """While it exists, nothing new is started."""
         return self.inbox / "PAUSE"
+
+
+def last_place(layout: Layout, drop: Drop) -> Path | None:
+    """Where an ended drop's own file lies; None if it was deleted, pruned or left in the inbox.
+
+    The ledger keeps the place relative to its root, so that folders may be moved.
+    """
+    if not drop.location:
+        return None
+    if drop.state is DropState.FAILED:
+        return layout.outbox / drop.location
+    return layout.inbox / drop.location / drop.name
 
 
 def layout_of(config: Config) -> Layout:

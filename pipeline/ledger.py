@@ -492,7 +492,8 @@ def _candidates(stem: str) -> Iterator[str]:
 def _insert_job(db: sqlite3.Connection, job: Job) -> None:
     db.execute(
         "INSERT INTO jobs (id, drop_id, idx, state, priority, folder, stem, spec, source_name, source_sha256,"
-        " source_bytes, submitted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " source_bytes, submitted_at, ended_at, error_code, error_message, error_hint)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             job.id,
             job.drop_id,
@@ -506,6 +507,10 @@ def _insert_job(db: sqlite3.Connection, job: Job) -> None:
             job.source.sha256,
             job.source.bytes,
             job.submitted_at,
+            job.submitted_at if job.state.ended else None,
+            job.error_code,
+            job.error_message,
+            job.error_hint,
         ),
     )
 

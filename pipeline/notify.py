@@ -9,6 +9,18 @@ from dataclasses import asdict
 
 from pipeline.config import Notify
 from pipeline.events import Hook, JobEnded
+from pipeline.jobs.job import Job
+
+
+def unsuccessful(job: Job) -> JobEnded:
+    """The event of a job that failed or was cancelled."""
+    return JobEnded(
+        job_id=job.id,
+        state=job.state,
+        source=job.source.name,
+        error_code=job.error_code or "",
+        error_message=job.error_message or "",
+    )
 
 
 def hooks(config: Notify) -> list[Hook]:

@@ -306,6 +306,9 @@ class Failure:
     message: str
     hint: str
     index: int = 0
+    kind: str = "tts"
+    status: str = "failed"
+    "failed or cancelled"
 
 
 def failed_name(layout: Layout, drop: Drop) -> Path:
@@ -345,7 +348,9 @@ def write_failure_notes(drop: Drop, target: Path, failures: Sequence[Failure]) -
     text, record = note_paths(target)
     facts = {
         "schema": ERROR_SCHEMA,
-        "status": "failed",
+        "status": "failed" if any(f.status == "failed" for f in failures) else "cancelled",
+        "job_id": failures[0].job_id,
+        "kind": failures[0].kind,
         "source": {"name": display(drop.relative), "sha256": drop.sha256, "bytes": drop.stamp[1]},
         "drop_id": drop.id,
         "error": {key: getattr(failures[0], key) for key in ("code", "message", "hint")},
@@ -411,4 +416,6 @@ def failure_of(job: Job) -> Failure:
         or ("It was cancelled." if job.state is JobState.CANCELLED else "It failed."),
         hint=job.error_hint or "",
         index=job.index,
+        kind=job.spec.kind,
+        status=str(job.state),
     )

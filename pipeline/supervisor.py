@@ -17,9 +17,10 @@ from types import FrameType
 import schedule
 from loguru import logger
 
-from pipeline import __version__, prune
+from pipeline import __version__, notify, prune
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, EnvironmentFailure
+from pipeline.events import emit
 from pipeline.files import display, exclusive_lock
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.intake import Intake
@@ -74,6 +75,7 @@ class Supervisor:
         self._start_failures = 0
         self._worker_trouble = ""
         self._schedule = schedule.Scheduler()
+        self._pruned_at_start = False
         self._retention_notes: tuple[str, ...] = ()
 
     # -- lifecycle -------------------------------------------------------------------------------
@@ -92,6 +94,9 @@ class Supervisor:
                 self._main_loop()
             finally:
                 self._shutdown()
+        trouble = self._trouble()
+        if self._once and trouble:
+            raise EnvironmentFailure(" ".join(trouble))
         return 1 if self._once and self._ledger.failed_since(self._started_at) else 0
 
     def _startup(self) -> None:
@@ -101,7 +106,6 @@ class Supervisor:
         self._use(self._config)
         self._asked.listen(lambda: self._watch.wake())
         self._recover()
-        self._pool.fill()
         logger.info("Voxspool {} watches {}", __version__, self._layout.inbox)
 
     def _use(self, config: Config) -> None:
@@ -110,6 +114,7 @@ class Supervisor:
         self._intake = Intake(self._layout, self._ledger, config, clock=time.time)
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
         self._pool = self._given_pool or LocalPool(config, config.workers.count)
+        self._hooks = notify.hooks(config.notify)
         self._schedule.clear()
         self._schedule.every(max(1, round(config.retention.every_hours * 60))).minutes.do(self._prune)
 
@@ -117,12 +122,9 @@ class Supervisor:
         """What an earlier run left behind is ordinary work."""
         for progress in self._ledger.progress():
             self._give_back(progress.job, "lost")
-        for sentence in self._intake.recover():
-            logger.warning("{}", sentence)
         for folder in (self._layout.work_root, self._layout.publishing_root):
             shutil.rmtree(folder, ignore_errors=True)
         self._ledger.set_meta("trouble", "")
-        self._prune()
 
     def _main_loop(self) -> None:
         while not self._asked.stop:
@@ -156,12 +158,25 @@ class Supervisor:
             self._reload()
         self._tend_workers()
         if not self._paused():
-            for drop in self._watch.look():
-                logger.info("{}: taken as {}", display(drop.relative), drop.id)
+            self._take()
+        if self._watch.open and not self._pruned_at_start:
+            self._pruned_at_start = True
+            self._prune()
         self._cancel_queued()
         self._schedule.run_pending()
         if self._status.due():
             self._status.write(self._snapshot("paused" if self._paused() else "running"))
+
+    def _take(self) -> None:
+        for drop in self._watch.look():
+            logger.info("{}: taken as {}", display(drop.relative), drop.id)
+            for job in self._ledger.jobs_of(drop.id):
+                if job.state is JobState.FAILED:
+                    self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        logger.warning("{} {}: {}: {}", job.id, job.source.name, job.state, job.error_message)
+        emit(notify.unsuccessful(job), self._hooks)
 
     def _paused(self) -> bool:
         return self._layout.pause_file.exists()
@@ -181,13 +196,15 @@ class Supervisor:
             self._end(job, JobState.CANCELLED, "cancelled", f"{job.source.name} was cancelled.")
 
     def _end(self, job: Job, state: JobState, code: str, message: str, hint: str = "") -> None:
-        logger.warning("{} {}: {}", job.id, job.source.name, message)
         self._ledger.finish(job.id, state, code=code, message=message, hint=hint)
         end_if_complete(self._layout, self._ledger, job.drop_id)
+        ended = self._ledger.job(job.id)
+        if ended is not None:
+            self._tell(ended)
 
     def _prune(self) -> None:
         """Never while a folder is not the one that it was: what is missing then is only out of sight."""
-        if self._watch.trouble:
+        if not self._watch.open:
             return
         plan = prune.rehearse(self._ledger, self._layout, self._config.retention)
         outcome = prune.apply(plan, self._ledger)
@@ -200,7 +217,7 @@ class Supervisor:
     def _tend_workers(self) -> None:
         self._bury(self._pool.reap())
         self._kill_stalled()
-        if not self._worker_trouble:
+        if not self._worker_trouble and self._watch.open:
             self._pool.fill()
 
     def _bury(self, ended: list[Ended]) -> None:
@@ -276,16 +293,20 @@ class Supervisor:
         self._use(fresh)
         logger.info("configuration reloaded")
 
+    def _trouble(self) -> tuple[str, ...]:
+        """What keeps the work from going on."""
+        known = (self._watch.trouble, self._worker_trouble, self._ledger.meta("trouble") or "")
+        return tuple(sentence for sentence in known if sentence)
+
     def _snapshot(self, state: str) -> Snapshot:
         waiting = self._watch.waiting()
         shown = listed(waiting)
         jobs = snapshot_jobs(self._ledger)
-        trouble = (self._watch.trouble, self._worker_trouble, self._ledger.meta("trouble") or "")
         return Snapshot(
             voxspool=__version__,
             pid=os.getpid(),
             state=state,
-            trouble=tuple(sentence for sentence in trouble if sentence),
+            trouble=self._trouble(),
             notes=(*self._watch.notes(), *self._retention_notes),
             waiting=shown,
             **{**jobs, "not_listed": {**jobs["not_listed"], "waiting": len(waiting) - len(shown)}},

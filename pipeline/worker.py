@@ -31,6 +31,7 @@ from pipeline.errors import (
 from pipeline.events import Hook, JobEnded, emit
 from pipeline.files import ENVIRONMENT_ERRNOS
 from pipeline.intake.claim import end_if_complete
+from pipeline.intake.roots import Role, memory_key, open_root
 from pipeline.job_log import job_log
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, layout_of
@@ -115,11 +116,13 @@ class Worker:
             self._fail_unforeseen(job, error)
 
     def _succeed(self, job: Job) -> None:
+        self._check_roots()
         drop = self._ledger.drop(job.drop_id)
         assert drop is not None
         source = self._layout.source_folder(drop.id, drop.mode)
         rendering = render(job, self._layout, self._tools, self._progress.report, source=source)
         self._progress.report("publishing", rendering.chunks, rendering.chunks)
+        self._check_roots()
         manifest = publish(
             self._layout,
             self._ledger,
@@ -130,7 +133,16 @@ class Worker:
             rendering.manifest,
         )
         self._ledger.finish(job.id, JobState.DONE)
+        if self._ledger.meta("trouble"):
+            self._ledger.set_meta("trouble", "")
         self._close(job, rendering, manifest)
+
+    def _check_roots(self) -> None:
+        """Where a share is not mounted there is an empty folder: neither read nor publish there."""
+        for role, path in ((Role.INBOX, self._layout.inbox), (Role.OUTBOX, self._layout.outbox)):
+            mark = self._ledger.meta(memory_key(role, path))
+            if mark is not None:
+                open_root(path, role, expected_uuid=mark, leave_marker=False)
 
     def _close(self, job: Job, rendering: Rendering, manifest: Manifest) -> None:
         shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
@@ -162,14 +174,9 @@ class Worker:
         shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
         shutil.rmtree(self._layout.publishing(job.id), ignore_errors=True)
         end_if_complete(self._layout, self._ledger, job.drop_id)
-        event = JobEnded(
-            job_id=job.id,
-            state=state,
-            source=job.source.name,
-            error_code=error.code,
-            error_message=error.message,
-        )
-        emit(event, self._hooks)
+        ended = self._ledger.job(job.id)
+        if ended is not None:
+            emit(notify.unsuccessful(ended), self._hooks)
 
     def _wait_out(self, job: Job, error: EnvironmentFailure) -> None:
         """The machine is at fault: the job goes back to the queue and costs no attempt."""

@@ -7,6 +7,7 @@ who does not use it.
 from collections.abc import Callable
 
 from pipeline.engines.base import Engine
+from pipeline.errors import InputError
 
 
 def _espeak(_device: str) -> Engine:
@@ -21,5 +22,11 @@ LOADERS: dict[str, Callable[[str], Engine]] = {
 
 
 def load(name: str, device: str = "cpu") -> Engine:
-    """The engine `name`, ready to speak on `device` (`cpu`, `cuda:0`); KeyError if not in `LOADERS`."""
+    """The engine `name`, ready to speak on `device`; InputError if this version lacks it."""
+    if name not in LOADERS:
+        raise InputError(
+            f"The engine {name} is not available in this version.",
+            hint=f"Set `engine` to one that is: {', '.join(sorted(LOADERS))}.",
+            code="engine_unavailable",
+        )
     return LOADERS[name](device)

@@ -65,7 +65,7 @@ class Engine(Protocol):
         ...
 
     def vary(self, utterance: Utterance, try_number: int) -> Utterance:
-        """What try `try_number` (1, 2, ...) speaks; try 1 is `utterance` itself, no two tries are alike. Pure."""
+        """What try `try_number` (1, 2, ...) speaks; try 1 is `utterance` itself, no two are alike. Pure."""
         ...
 
     def speak(self, utterance: Utterance) -> Speech:

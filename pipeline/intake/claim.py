@@ -200,7 +200,7 @@ def finish_done(layout: Layout, drop: Drop) -> tuple[DropState, str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # moved before a crash
             os.rename(layout.claimed(drop.id), target)
-        return DropState.DONE, str(target)
+        return DropState.DONE, str(target.relative_to(layout.inbox))
     shutil.rmtree(layout.source_folder(drop.id, drop.mode), ignore_errors=True)
     return DropState.DONE, ""
 
@@ -232,7 +232,7 @@ def finish_failed(layout: Layout, drop: Drop, failures: list[Failure]) -> tuple[
     for member in drop.members[1:]:
         _move_member(folder / below(drop, member), target.parent / below(drop, member))
     shutil.rmtree(folder, ignore_errors=True)
-    return DropState.FAILED, str(target)
+    return DropState.FAILED, str(target.relative_to(layout.outbox))
 
 
 def _replace_same(source: Path, target: Path) -> None:

@@ -26,7 +26,6 @@ from pipeline.intake.claim import (
     NotReady,
     below,
     end_if_complete,
-    finish_failed,
     put_back,
     put_back_orphan,
     take,
@@ -46,7 +45,7 @@ from pipeline.jobs.job import (
 )
 from pipeline.jobs.settings import Kind, Settings
 from pipeline.jobs.spec import (
-    TEXT_SUFFIXES,
+    AUDIO_SUFFIXES,
     Request,
     as_set,
     cascade,
@@ -60,7 +59,7 @@ from pipeline.jobs.spec import (
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.naming import safe_name
-from pipeline.outbox import Failure, may_use, result_folder
+from pipeline.outbox import may_use, result_folder
 from pipeline.strict_yaml import MAX_BYTES
 from pipeline.voices import Library, LibraryVoice
 
@@ -265,15 +264,11 @@ class Intake:
         """A claimed drop becomes jobs, or a failure with its reason."""
         try:
             specs = list(self._specs(drop))
+            jobs = [self._job(drop, index, spec) for index, spec in enumerate(specs)]
         except InputError as error:
-            self._ledger.submit(drop, [])
-            failure = Failure(
-                job_id="", code=error.code, message=_sentence(error, drop), hint=error.hint, index=0
-            )
-            state, location = finish_failed(self._layout, drop, [failure])
-            self._ledger.end_drop(drop.id, state, location)
-            return
-        self._ledger.submit(drop, [self._job(drop, index, spec) for index, spec in enumerate(specs)])
+            jobs = [_failed_job(drop, error)]
+        self._ledger.submit(drop, jobs)
+        end_if_complete(self._layout, self._ledger, drop.id)
 
     def _specs(self, drop: Drop) -> Iterator[JobSpec]:
         folder = self._layout.source_folder(drop.id, drop.mode)
@@ -365,7 +360,7 @@ class Intake:
             folder=folder,
             stem=stem,
             spec=spec,
-            source=Source(name=display(drop.relative), sha256=drop.sha256, bytes=drop.stamp[1]),
+            source=_source_of(drop),
             submitted_at=drop.claimed_at,
         )
 
@@ -392,10 +387,7 @@ class Intake:
     def _recover(self) -> list[str]:
         told = [self._resume_claim(drop) for drop in self._ledger.drops_in(DropState.CLAIMING)]
         for drop in self._ledger.drops_in(DropState.CLAIMED):
-            if not self._ledger.jobs_of(drop.id):
-                self._admit(drop)
-                told.append(f"{display(drop.relative)}: admitted again")
-            elif end_if_complete(self._layout, self._ledger, drop.id):
+            if end_if_complete(self._layout, self._ledger, drop.id):
                 told.append(f"{display(drop.relative)}: its last move was finished")
         return [*told, *self._adopt_orphans()]
 
@@ -431,12 +423,38 @@ def _subfolders(root: Path) -> list[Path]:
         return []
 
 
+def _failed_job(drop: Drop, error: InputError) -> Job:
+    """A drop that cannot even become a job still has one to tell of it."""
+    return Job(
+        id=f"{drop.id}-1",
+        drop_id=drop.id,
+        index=0,
+        state=JobState.FAILED,
+        priority="normal",
+        folder=result_folder(drop.folder),
+        stem="",
+        spec=JobSpec(kind=_kind_of(drop.name), settings=Settings(), voice=VoiceChoice(name="")),
+        source=_source_of(drop),
+        submitted_at=drop.claimed_at,
+        error_code=error.code,
+        error_message=_sentence(error, drop),
+        error_hint=error.hint,
+    )
+
+
+def _source_of(drop: Drop) -> Source:
+    return Source(name=display(drop.relative), sha256=drop.sha256, bytes=drop.stamp[1])
+
+
+def _kind_of(name: str) -> Kind:
+    return "vc" if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES else "tts"
+
+
 def _requests(path: Path, suffix: str) -> tuple[Request, ...]:
     """What a claimed file asks for."""
     if suffix in (".yaml", ".yml"):
         return parse_job_file(_read(path), display(path.name))
-    kind: Kind = "tts" if suffix in TEXT_SUFFIXES else "vc"
-    return (Request(kind=kind, settings=Settings(), file=path.name),)
+    return (Request(kind=_kind_of(path.name), settings=Settings(), file=path.name),)
 
 
 def _read(path: Path) -> bytes:

@@ -166,13 +166,24 @@ class Root:
             _demand(self.path, self.role, read_marker(self.path), self.marker.uuid)
 
 
+def memory_key(role: Role, path: Path) -> str:
+    """Under which name the ledger remembers a root's mark."""
+    return f"root {role} {path}"
+
+
 def open_root(
-    path: Path, role: Role, *, expected_uuid: str | None = None, mounts: tuple[Mount, ...] | None = None
+    path: Path,
+    role: Role,
+    *,
+    expected_uuid: str | None = None,
+    mounts: tuple[Mount, ...] | None = None,
+    leave_marker: bool = True,
 ) -> Root:
     """Open a folder as a root: find its filesystem, read its marker or leave one.
 
-    `expected_uuid` is what the caller remembers of it. Raises RootProblem where the folder is missing,
-    carries another mark, has lost its mark, or cannot take one; only an inbox may be read-only.
+    `expected_uuid` is what the caller remembers of it; without `leave_marker` the folder is not changed.
+    Raises RootProblem where the folder is missing, carries another mark, has lost its mark, or cannot
+    take one; only an inbox may be read-only.
     """
     real = Path(os.path.realpath(path))
     status = _status(real, role)
@@ -191,7 +202,7 @@ def open_root(
         mount=mount_of(str(real), known),
         device=status.st_dev,
         inode=status.st_ino,
-        marker=marker or _leave_marker(real, role),
+        marker=marker or (_leave_marker(real, role) if leave_marker else None),
     )
 
 

@@ -5,18 +5,22 @@ lost, replaced or full stops the intake with a sentence and is tried again by it
 event to happen.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from loguru import logger
+
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure
+from pipeline.files import exclusive_lock
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.inbox import Dropped, Inbox, Scan
 from pipeline.intake.intake import Intake
 from pipeline.intake.probe import probe
-from pipeline.intake.roots import Role, Root, open_root
+from pipeline.intake.roots import Role, Root, RootProblem, memory_key, open_root
 from pipeline.intake.settle import Fingerprint, SettleRules, Settling, State
 from pipeline.intake.wakeup import Wakeup
 from pipeline.jobs.job import Drop
@@ -46,11 +50,17 @@ class Watch:
         self._scan: Scan | None = None
         self._refused: dict[str, str] = {}
         self._rest: tuple[Dropped, ...] = ()
+        self._held = contextlib.ExitStack()
         self._next_at = 0.0
         self._woken = True
         self._idle_bell = threading.Event()
         self.trouble = ""
         "why nothing can be taken at present; empty if it can"
+
+    @property
+    def open(self) -> bool:
+        """Whether both folders are there and themselves."""
+        return self._inbox is not None
 
     def look(self) -> tuple[Drop, ...]:
         """Scan and take, if it is time to; returns what was taken."""
@@ -62,7 +72,7 @@ class Watch:
             return self._look(inbox, now)
         except EnvironmentFailure as error:
             self._close_roots()
-            self.trouble = error.message
+            self.trouble = f"{error.message} {error.hint}".strip()
             self._next_at = now + ROOT_RETRY_SECONDS
             return ()
 
@@ -141,6 +151,9 @@ class Watch:
         """Make sure that both roots are what they were, and begin to look."""
         root = self._remembered(Role.INBOX, self._layout.inbox)
         self._outbox_root = self._remembered(Role.OUTBOX, self._layout.outbox)
+        self._hold()
+        for sentence in self._intake.recover():
+            logger.warning("{}", sentence)
         wanted = self._config.intake
         rules = SettleRules(
             settle_seconds=wanted.settle_seconds, settle_network_seconds=wanted.settle_network_seconds
@@ -149,7 +162,7 @@ class Watch:
             root,
             IgnoreList(wanted.ignore),
             Settling(rules, probe, uid=os.geteuid(), gid=os.getegid()),
-            source_leave=wanted.source == "leave",
+            source_leave=self._leaves,
             already_done=self._already_taken,
         )
         self._wakeup = Wakeup([root] if wanted.events else [])
@@ -158,19 +171,40 @@ class Watch:
 
     def _remembered(self, role: Role, path: Path) -> Root:
         """A root with the mark that it had before: an empty mount point looks just as valid."""
-        key = f"root {role} {path}"
-        root = open_root(path, role, expected_uuid=self._ledger.meta(key))
+        key = memory_key(role, path)
+        untouched = role is Role.INBOX and self._leaves
+        root = open_root(path, role, expected_uuid=self._ledger.meta(key), leave_marker=not untouched)
         if root.marker is not None:
             self._ledger.set_meta(key, root.marker.uuid)
         return root
 
+    def _hold(self) -> None:
+        """Be the only daemon that claims from this inbox: two would take each other's claims for orphans."""
+        if self._leaves:
+            return
+        path = self._layout.claimed_root.parent / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hold = contextlib.ExitStack()
+        if not hold.enter_context(exclusive_lock(path)):
+            hold.close()
+            raise RootProblem(
+                f"Another Voxspool, with another state folder, takes files from {self._layout.inbox}.",
+                hint="Stop one of them, or give each an inbox of its own.",
+            )
+        self._held = hold
+
+    @property
+    def _leaves(self) -> bool:
+        return self._config.intake.source == "leave"
+
     def _already_taken(self, relative: str, mark: Fingerprint) -> bool:
-        if self._config.intake.source != "leave":
+        if not self._leaves:
             return False
         stamp = (mark.inode, mark.size_bytes, mark.mtime_ns, mark.ctime_ns)
         return self._ledger.already_taken(relative, stamp) or self._intake.is_part(relative)
 
     def _close_roots(self) -> None:
+        self._held.close()
         if self._wakeup is not None:
             self._wakeup.stop()
         self._wakeup = self._inbox = self._outbox_root = self._scan = None

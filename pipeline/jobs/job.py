@@ -140,7 +140,7 @@ class Drop:
     claimed_at: float
     ended_at: float | None = None
     location: str = ""
-    "where it lies since it ended; empty if it was deleted or left in the inbox"
+    "since it ended: folder below the inbox, or file below the outbox; empty if nowhere of ours"
 
     @property
     def folder(self) -> PurePosixPath:

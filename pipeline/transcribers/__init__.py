@@ -5,6 +5,7 @@ A recogniser's module is imported when it is asked for and not before.
 
 from collections.abc import Callable
 
+from pipeline.errors import InputError
 from pipeline.transcribers.base import Transcriber
 
 
@@ -20,5 +21,11 @@ LOADERS: dict[str, Callable[[str], Transcriber]] = {
 
 
 def load(name: str, device: str = "cpu") -> Transcriber:
-    """The recogniser `name`, ready to listen on `device`; KeyError if not in `LOADERS`."""
+    """The recogniser `name`, ready to listen on `device`; InputError if this version lacks it."""
+    if name not in LOADERS:
+        raise InputError(
+            f"The recogniser {name} is not available in this version.",
+            hint=f"Set `check: {{by: ...}}` to one that is ({', '.join(sorted(LOADERS))}), or to none.",
+            code="recogniser_unavailable",
+        )
     return LOADERS[name](device)

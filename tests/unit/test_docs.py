@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from tests.conftest import REPOSITORY
 from ledger_samples import a_drop, a_job
 from pydantic import BaseModel
 

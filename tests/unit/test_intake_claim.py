@@ -274,7 +274,7 @@ def test_what_becomes_of_a_source_after_success(layout: Layout, mode: str) -> No
     where = {path.relative_to(layout.inbox) for path in bytes_somewhere(layout, b"Hello.")}
     done = layout.done(drop.id)
     if mode == "move":
-        assert location == str(done) and where == {(done / "story.txt").relative_to(layout.inbox)}
+        assert location == ".voxspool/done/" + drop.id and where == {(done / "story.txt").relative_to(layout.inbox)}
         assert (done / "clip.wav").exists()
     else:
         assert location == "" and where == ({Path("story.txt")} if mode == "leave" else set())
@@ -288,7 +288,7 @@ def test_what_becomes_of_a_source_after_failure(layout: Layout, mode: str) -> No
     take(layout, drop)
     results = {finish_failed(layout, drop, [FAILURE]) for _ in range(2)}
     failed = layout.failed / "sub"
-    expected = "" if mode == "leave" else str(failed / "job.yaml")
+    expected = "" if mode == "leave" else "failed/sub/job.yaml"
     assert results == {(DropState.FAILED, expected)}
     assert (failed / "job.yaml.error.txt").exists()
     root = layout.inbox / "sub" if mode == "leave" else failed
