@@ -4,7 +4,6 @@ Pure: a manifest in, text out.
 """
 
 from datetime import UTC, datetime
-from textwrap import shorten
 
 from pipeline.jobs.job import Job
 from pipeline.outbox import ChunkRecord, Manifest
@@ -36,12 +35,18 @@ def _chunks(manifest: Manifest) -> list[str]:
 
 
 def _chunk(record: ChunkRecord) -> str:
-    text = shorten(record.text, _SHOWN_CHARS, placeholder=" ...")
+    text = _short(record.text)
     line = f"{_clock(record.start_seconds)}  {record.index + 1:>5}  {_verdict(record)}  {text}"
     if record.passed is False:
-        line += f"\n{'':>17}heard: {shorten(record.transcript or '', _SHOWN_CHARS, placeholder=' ...')}"
+        line += f"\n{'':>17}heard: {_short(record.transcript or '')}"
         line += f"\n{'':>17}{'; '.join(record.reasons)}"
     return line
+
+
+def _short(text: str) -> str:
+    """One line, cut at any character: not every script has spaces between words."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARS else f"{line[: _SHOWN_CHARS - 4]} ..."
 
 
 def _verdict(record: ChunkRecord) -> str:
