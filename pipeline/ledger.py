@@ -508,9 +508,7 @@ def _insert_job(db: sqlite3.Connection, job: Job) -> None:
             job.source.bytes,
             job.submitted_at,
             job.submitted_at if job.state.ended else None,
-            job.error_code,
-            job.error_message,
-            job.error_hint,
+            *(_text(word or "") or None for word in (job.error_code, job.error_message, job.error_hint)),
         ),
     )
 

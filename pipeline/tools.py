@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pipeline import converters, engines, transcribers
 from pipeline.converters.base import Converter
 from pipeline.engines.base import Engine
-from pipeline.errors import InputError
 from pipeline.jobs.settings import Check
 from pipeline.transcribers.base import Transcriber
 
@@ -33,12 +32,6 @@ class Tools:
 
     def engine(self, name: str) -> Engine:
         """The engine of this name; raises InputError for one that this installation lacks."""
-        if name not in engines.LOADERS:
-            raise InputError(
-                f"The engine {name} is not part of this installation.",
-                hint=f"There is: {', '.join(sorted(engines.LOADERS))}.",
-                code="engine_unavailable",
-            )
         if name not in self._engines:
             self._on_load(f"loading {name}")
             self._engines[name] = engines.load(name)
@@ -52,12 +45,6 @@ class Tools:
         if check.by == "none":
             return None
         name = CHECKER_OF_ENGINE[engine] if check.by == "auto" else check.by
-        if name not in transcribers.LOADERS:
-            raise InputError(
-                f"The recogniser {name}, which is to check the speech, is not part of this installation.",
-                hint=f"Set check.by to {', '.join(sorted(transcribers.LOADERS))} or none.",
-                code="checker_unavailable",
-            )
         if name not in self._transcribers:
             self._on_load(f"loading {name}")
             self._transcribers[name] = transcribers.load(name)

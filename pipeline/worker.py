@@ -5,6 +5,7 @@ time; whatever happens to a job, the ledger says so; a stop is honoured at the n
 """
 
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -29,7 +30,7 @@ from pipeline.errors import (
     VoxspoolError,
 )
 from pipeline.events import Hook, JobEnded, emit
-from pipeline.files import ENVIRONMENT_ERRNOS
+from pipeline.files import ENVIRONMENT_ERRNOS, display
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.roots import Role, memory_key, open_root
 from pipeline.job_log import job_log
@@ -44,6 +45,8 @@ from pipeline.tools import Tools
 IDLE_SECONDS = 0.2
 HEARTBEAT_SECONDS = 0.5
 ENVIRONMENT_WAIT_SECONDS = 15.0
+# What a worker reads and writes is its own: where it may not, somebody changed the folders.
+_MACHINE_ERRNOS = ENVIRONMENT_ERRNOS | {errno.EACCES, errno.EPERM}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -83,36 +86,55 @@ class Worker:
         self._hooks: list[Hook] = notify.hooks(config.notify)
         self._progress = Progress(self._ledger, self._layout, stop)
         self._tools = Tools(self._progress.loading)
+        self._owed: set[str] = set()
+        self._move_at = 0.0
 
     def run(self) -> None:
         """Work until told to stop."""
         while not self._stop.is_set():
-            job = None if self._progress.paused() else self._ledger.claim(self._name)
-            if job is None:
-                self._stop.wait(IDLE_SECONDS)
-            else:
+            job = self._next()
+            if job is not None:
                 self.do(job)
+            elif not self._stop.wait(IDLE_SECONDS):
+                self._move_sources()
         self._tools.close()
         self._ledger.close()
+
+    def _next(self) -> Job | None:
+        try:
+            return None if self._progress.paused() else self._ledger.claim(self._name)
+        except EnvironmentFailure as error:
+            logger.error("waits: {}", error.message)
+            self._stop.wait(ENVIRONMENT_WAIT_SECONDS)
+            return None
 
     def do(self, job: Job) -> None:
         """One job from claim to its last state."""
         logger.info("{} {}: started", job.id, job.source.name)
         self._progress.begin(job)
         try:
+            self._attempt(job)
+        except EnvironmentFailure as error:
+            self._wait_out(job, error)
+        except OSError as error:
+            self._wait_out(job, _told(error, self._layout))
+
+    def _attempt(self, job: Job) -> None:
+        """What raises here again is the machine's fault."""
+        try:
             self._succeed(job)
         except Interrupted:
             self._ledger.release(job.id, "interrupted")
             logger.info("{} {}: interrupted, goes on later", job.id, job.source.name)
-        except EnvironmentFailure as error:
-            self._wait_out(job, error)
         except Cancelled as error:
             self._end(job, JobState.CANCELLED, error)
         except (InputError, SynthesisError) as error:
             self._end(job, JobState.FAILED, error)
-        except OSError as error:
-            self._fail_on(job, error)
-        except Exception as error:  # noqa: BLE001 - a job must not take the worker with it
+        except EnvironmentFailure:
+            raise
+        except Exception as error:  # broad: a job must not take the worker with it
+            if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
+                raise
             self._fail_unforeseen(job, error)
 
     def _succeed(self, job: Job) -> None:
@@ -133,8 +155,6 @@ class Worker:
             rendering.manifest,
         )
         self._ledger.finish(job.id, JobState.DONE)
-        if self._ledger.meta("trouble"):
-            self._ledger.set_meta("trouble", "")
         self._close(job, rendering, manifest)
 
     def _check_roots(self) -> None:
@@ -145,8 +165,7 @@ class Worker:
                 open_root(path, role, expected_uuid=mark, leave_marker=False)
 
     def _close(self, job: Job, rendering: Rendering, manifest: Manifest) -> None:
-        shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
-        end_if_complete(self._layout, self._ledger, job.drop_id)
+        self._tidy(job)
         seconds = max((output.duration_seconds for output in manifest.outputs), default=0.0)
         logger.info(
             "{} {}: done, {:.1f} s of speech in {:.1f} s",
@@ -171,26 +190,51 @@ class Worker:
         error.message = _naming(job, error.message)
         logger.warning("{} {}: {}: {}", job.id, job.source.name, state, error.message)
         self._ledger.finish(job.id, state, code=error.code, message=error.message, hint=error.hint)
-        shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
-        shutil.rmtree(self._layout.publishing(job.id), ignore_errors=True)
-        end_if_complete(self._layout, self._ledger, job.drop_id)
+        self._tidy(job)
         ended = self._ledger.job(job.id)
         if ended is not None:
             emit(notify.unsuccessful(ended), self._hooks)
 
+    def _tidy(self, job: Job) -> None:
+        """The job has ended: its own folders go, and its source if it was the last of its jobs."""
+        shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
+        shutil.rmtree(self._layout.publishing(job.id), ignore_errors=True)
+        if self._ledger.meta("trouble"):
+            self._ledger.set_meta("trouble", "")
+        self._owed.add(job.drop_id)
+        self._move_at = 0.0
+        self._move_sources()
+
+    def _move_sources(self) -> None:
+        """Bring sources to their last place; what the disk refuses now is tried again."""
+        if not self._owed or time.monotonic() < self._move_at:
+            return
+        try:
+            for drop_id in sorted(self._owed):
+                end_if_complete(self._layout, self._ledger, drop_id)
+                self._owed.discard(drop_id)
+        except (OSError, EnvironmentFailure) as error:
+            trouble = error if isinstance(error, EnvironmentFailure) else _told(error, self._layout)
+            logger.error("a source cannot be brought to its last place: {}", trouble.message)
+            self._ledger.set_meta("trouble", trouble.message)
+            self._move_at = time.monotonic() + ENVIRONMENT_WAIT_SECONDS
+
     def _wait_out(self, job: Job, error: EnvironmentFailure) -> None:
         """The machine is at fault: the job goes back to the queue and costs no attempt."""
-        self._ledger.release(job.id, "environment")
-        self._ledger.set_meta("trouble", error.message)
         logger.error("{} {}: waits: {}", job.id, job.source.name, error.message)
+        while not self._released(job, error) and not self._stop.wait(ENVIRONMENT_WAIT_SECONDS):
+            pass
         self._stop.wait(ENVIRONMENT_WAIT_SECONDS)
 
-    def _fail_on(self, job: Job, error: OSError) -> None:
-        if error.errno in ENVIRONMENT_ERRNOS:
-            place = error.filename or self._layout.state
-            self._wait_out(job, EnvironmentFailure(f"{place}: {error.strerror}."))
-        else:
-            self._fail_unforeseen(job, error)
+    def _released(self, job: Job, error: EnvironmentFailure) -> bool:
+        """The ledger may lie on the very disk that is full."""
+        try:
+            self._ledger.release(job.id, "environment")
+            self._ledger.set_meta("trouble", error.message)
+        except EnvironmentFailure as other:
+            logger.error("{}", other.message)
+            return False
+        return True
 
     def _fail_unforeseen(self, job: Job, error: Exception) -> None:
         logger.error("{}", "".join(traceback.format_exception(error)))
@@ -203,6 +247,10 @@ class Worker:
                 hint=f"Please report it with the log in {self._layout.logs}.",
             ),
         )
+
+
+def _told(error: OSError, layout: Layout) -> EnvironmentFailure:
+    return EnvironmentFailure(f"{display(error.filename or layout.state)}: {error.strerror or error}.")
 
 
 def _naming(job: Job, message: str) -> str:
