@@ -6,7 +6,7 @@ Shared by `render` (speech) and `recordings` (conversion, joining). Knows settin
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.jobs.job import Job
@@ -14,6 +14,7 @@ from pipeline.jobs.settings import Sound
 from pipeline.outbox import ChunkRecord, Rendered
 from pipeline.sound.audio import Audio
 from pipeline.sound.encode import Encoder
+from pipeline.sound.limit import limit
 from pipeline.sound.master import Mastering
 
 Report = Callable[[str, int, int], None]
@@ -42,9 +43,13 @@ class Sink:
 
     encoder: Encoder
     made: Made
+    ceiling_db: float | None = None
+    "true peak to keep what is written under; None: the encoder does, over the whole stream"
 
     def write(self, audio: Audio) -> None:
         """Append sound."""
+        if self.ceiling_db is not None:
+            audio = limit(audio, self.ceiling_db)
         started = time.perf_counter()
         self.encoder.write(audio)
         self.made.encode_wait_seconds += time.perf_counter() - started
@@ -66,15 +71,26 @@ class Sink:
 
 
 @contextmanager
-def encoder_for(job: Job, made: Made, work: Path, rate_hz: int) -> Iterator[Sink]:
-    """An encoder for all formats of the job, running until the block ends."""
+def encoder_for(
+    job: Job, made: Made, work: Path, rate_hz: int, *, silent_ends: bool = False
+) -> Iterator[Sink]:
+    """An encoder for all formats of the job, running until the block ends.
+
+    `silent_ends`: each stretch that is written begins and ends in silence, so that it can be kept under
+    the ceiling by itself, where nothing later changes its peaks.
+    """
     settings = job.spec.settings
+    sound = settings.audio
+    by_itself = silent_ends and sound.speed == 1.0 and not sound.denoise and sound.loudness_lufs is None
     targets: dict[str, Path] = {name: work / f"audio.{name}" for name in settings.output.formats}
     tags = {"title": job.stem, "comment": f"voxspool {job.id}"}
     if settings.voice is not None:
         tags["artist"] = settings.voice
-    with Encoder(targets, rate_hz, mastering=mastering(settings.audio), tags=tags) as encoder:
-        yield Sink(encoder, made)
+    wanted = mastering(sound)
+    if by_itself:
+        wanted = replace(wanted, true_peak_db=None)
+    with Encoder(targets, rate_hz, mastering=wanted, tags=tags) as encoder:
+        yield Sink(encoder, made, ceiling_db=sound.true_peak_db if by_itself else None)
 
 
 def mastering(sound: Sound) -> Mastering:

@@ -94,7 +94,7 @@ def speak(
         sleep=sleep,
     )
     joiner = Joiner(engine.rate_hz, trim=settings.audio.trim, speed=settings.audio.speed)
-    with encoder_for(job, made, layout.work(job.id), engine.rate_hz) as sink:
+    with encoder_for(job, made, layout.work(job.id), engine.rate_hz, silent_ends=True) as sink:
         for piece in chunks:
             choice = booth.record(piece.text)
             _refuse_bad_take(piece, choice, len(chunks), settings)

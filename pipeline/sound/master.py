@@ -1,9 +1,10 @@
 """What is done to finished speech before it is written, as ffmpeg filters.
 
 Pure: settings in, filter descriptions out; starts nothing. Invariants: the rate and the timeline stay
-(speed alone shortens it, evenly), and the last filter is always the ceiling.
+(speed alone shortens it, evenly), and the last filter is the ceiling if there is one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,8 +34,8 @@ class Mastering:
     denoise: bool = False
     loudness_lufs: float | None = None
     "EBU R128 integrated loudness; None: as it is"
-    true_peak_db: float = -1.5
-    "ceiling, dBTP, before a lossy encoder adds its own"
+    true_peak_db: float | None = -1.5
+    "ceiling, dBTP, before a lossy encoder adds its own; None: what is written keeps it already"
 
 
 def shaping(mastering: Mastering, rate_hz: int) -> list[str]:
@@ -48,12 +49,14 @@ def shaping(mastering: Mastering, rate_hz: int) -> list[str]:
 def levelling(mastering: Mastering, rate_hz: int, gain_db: float) -> list[str]:
     """One gain for the whole and the true-peak ceiling."""
     gain = [f"volume={gain_db:.3f}dB:precision=float"] if gain_db else []
-    return [*gain, *_ceiling(mastering.true_peak_db, rate_hz)]
+    ceiling = mastering.true_peak_db
+    return [*gain, *(_ceiling(ceiling, rate_hz) if ceiling is not None else [])]
 
 
 def most_gain_db(mastering: Mastering, true_peak_db: float) -> float:
     """Where more gain only flattens: sound with this true peak would run `MOST_DRIVE_DB` into the ceiling."""
-    return mastering.true_peak_db - true_peak_db + MOST_DRIVE_DB
+    ceiling = mastering.true_peak_db
+    return math.inf if ceiling is None else ceiling - true_peak_db + MOST_DRIVE_DB
 
 
 def next_gain_db(tried: Sequence[tuple[float, float]], target_lufs: float, most_db: float) -> float:

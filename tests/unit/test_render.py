@@ -7,17 +7,21 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from ledger_samples import a_job
 from scripted import ScriptedEngine, ScriptedTools, ScriptedTranscriber
 
+from pipeline.engines.base import Utterance
 from pipeline.errors import Cancelled, InputError, Interrupted, SynthesisError
 from pipeline.jobs.job import Job, JobSpec, VoiceChoice
 from pipeline.jobs.settings import Settings
 from pipeline.layout import Layout
 from pipeline.outbox import ChunkRecord
 from pipeline.render import Rendering, render
+from pipeline.sound.audio import Audio, Speech
+from pipeline.sound.measure import measure_file
 from pipeline.text.prepare import prepare
 
 TEXT = (
@@ -35,6 +39,16 @@ def job(text: str | None = TEXT, **settings: Any) -> Job:
         kind="tts", settings=frozen, voice=VoiceChoice(name=""), text=text, file=None if text else "a.txt"
     )
     return a_job(spec=spec)
+
+
+class LoudEngine(ScriptedEngine):
+    """Speaks far over full scale, with true peaks between the samples and edges as hard as they can be."""
+
+    def speak(self, utterance: Utterance) -> Speech:
+        """A square wave over a tone at a quarter of the rate."""
+        at = np.arange(len(super().speak(utterance).audio.samples))
+        wave = np.sin(np.pi / 2 * at + np.pi / 4) + 0.5 * np.sign(np.sin(0.06 * at))
+        return Speech(audio=Audio(wave.astype(np.float32), self.rate_hz))
 
 
 class Studio:
@@ -104,6 +118,27 @@ def test_chunk_times_are_those_of_the_finished_file(studio: Studio, speed: float
     (file,) = rendering.files
     assert soundfile.info(file.path).duration == pytest.approx(times[-1], abs=0.05)
     assert file.duration_seconds == pytest.approx(times[-1], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"true_peak_db": -6.0},
+        {"trim": False},
+        {"speed": 1.25},
+        {"loudness_lufs": -10.0},
+        {"denoise": True},
+        {"speed": 0.8, "denoise": True, "loudness_lufs": -16.0, "true_peak_db": -3.0},
+    ],
+    ids=str,
+)
+def test_a_whole_job_keeps_its_true_peaks_under_the_ceiling(studio: Studio, how: dict[str, Any]) -> None:
+    """However loud the engine is, whoever of us keeps the ceiling; and it is not thrown away either."""
+    wanted = job(audio=how)
+    (file,) = studio.render(wanted, LoudEngine()).files
+    ceiling_db = wanted.spec.settings.audio.true_peak_db
+    assert ceiling_db - 10 < measure_file(file.path).true_peak_db <= ceiling_db
 
 
 def test_each_format_is_a_file(studio: Studio) -> None:
