@@ -15,6 +15,7 @@ from pipeline.intake.ignore import IgnoreList, entry_type, explain_name
 from pipeline.jobs.job import Drop, DropState, Job, JobState
 from pipeline.layout import HIDDEN, Layout, last_place, layout_of
 from pipeline.ledger import Ledger
+from pipeline.outbox import is_ours, note_paths
 from pipeline.status import moment
 
 
@@ -38,7 +39,7 @@ def _about(
 ) -> Iterator[str]:
     absolute = _absolute(path, layout)
     inside = _relative(absolute, layout.inbox)
-    if inside is not None and os.path.lexists(absolute):
+    if inside is not None and os.path.lexists(absolute) and not _was_left(inside, absolute, ledger):
         yield from _waiting(inside, absolute, config, status)
     if inside is not None:
         yield from (_drop(drop, layout, ledger) for drop in ledger.drops_of(inside)[:1])
@@ -54,10 +55,18 @@ def _absolute(path: Path, layout: Layout) -> Path:
 
 
 def _relative(path: Path, root: Path) -> str | None:
-    for base in (root, root.resolve()):
-        if base in path.parents:
-            return str(path.relative_to(base))
-    return None
+    """The path below `root`, whichever of its names leads there; a link itself is not followed."""
+    real = path.parent.resolve() / path.name
+    if root.resolve() not in real.parents:
+        return None
+    return str(real.relative_to(root.resolve()))
+
+
+def _was_left(relative: str, path: Path, ledger: Ledger) -> bool:
+    """Whether the file was taken just as it lies there (`source: leave`)."""
+    status = os.lstat(path)
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ledger.already_taken(relative, stamp)
 
 
 def _waiting(relative: str, path: Path, config: Config, status: Mapping[str, Any] | None) -> Iterator[str]:
@@ -98,10 +107,16 @@ def _job(job: Job) -> str:
 
 
 def _in_outbox(relative: str, path: Path, layout: Layout, ledger: Ledger) -> Iterator[str]:
-    below = Path(relative)
-    if below.parts[0] == layout.failed.name:
-        yield f"{display(relative)} failed; {display(path.name)}.error.txt beside it says why."
+    if not os.path.lexists(path):
         return
-    result = ledger.result(PurePosixPath(below).parent, below.stem)
-    if result is not None:
+    below = PurePosixPath(relative)
+    if below.parts[0] == layout.failed.name:
+        note = note_paths(path)[0]
+        beside = f"failed; {note.name} beside it says why" if note.exists() else "lies among what failed"
+        yield f"{display(relative)} {beside}."
+        return
+    result = ledger.result(below.parent, below.stem)
+    if result is not None and is_ours(path, result.files):
         yield f"{display(relative)} was made by job {result.job_id} from {display(result.source)}."
+    else:
+        yield f"{display(relative)} was not made by Voxspool, or was changed since: it is left alone."
