@@ -23,6 +23,7 @@ from pipeline.errors import InputError
 from pipeline.explain import explain
 from pipeline.files import display, exclusive_lock, move_new, sha256_of
 from pipeline.intake.claim import below
+from pipeline.intake.ignore import IgnoreList
 from pipeline.jobs.job import Drop, DropState
 from pipeline.layout import Layout, last_place, layout_of
 from pipeline.ledger import Ledger
@@ -133,6 +134,7 @@ def _note(layout: Layout, drop: Drop) -> Path:
 def check(options: argparse.Namespace) -> int:
     """Validate the configuration."""
     config = load_config(options.config)
+    IgnoreList(config.intake.ignore)
     print(f"{options.config} is valid.")
     for name in ("inbox", "outbox", "voices", "state"):
         print(f"  {name}: {getattr(config, name)}")

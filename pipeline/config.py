@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pipeline.errors import ConfigError, SpecError
 from pipeline.jobs.settings import Settings, Strict
+from pipeline.jobs.spec import problems_of
 from pipeline.strict_yaml import Document, load_documents, validate
 
 ROOTS = ("inbox", "outbox", "voices", "state")
@@ -161,6 +162,9 @@ def resolve(parsed: ConfigFile, path: Path) -> Config:
     base = path.resolve().parent
     roots = {name: _absolute(base, getattr(parsed, name), name) for name in ROOTS}
     _refuse_overlap(roots, path.name)
+    problems = problems_of(parsed.defaults)
+    if problems:
+        raise ConfigError(f"{path.name}, defaults: {' '.join(problems)}")
     values = {
         name: getattr(parsed, name) for name in ConfigFile.model_fields if name in parsed.model_fields_set
     }

@@ -5,16 +5,18 @@ before any work starts; a job is running for at most one worker; an ended job ne
 """
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import EnvironmentFailure
+from pipeline.errors import EnvironmentFailure, Interrupted
 from pipeline.jobs.job import (
     Drop,
     DropState,
@@ -28,6 +30,7 @@ from pipeline.jobs.settings import Kind
 
 SCHEMA = Path(__file__).with_suffix(".sql")
 SCHEMA_VERSION = "1"
+LOST_PER_DEATH = 3
 PRIORITIES = ("high", "normal", "low")
 BUSY_TIMEOUT_SECONDS = 30.0
 MAX_SUFFIX = 9999
@@ -75,8 +78,11 @@ class Progress:
 class Ledger:
     """One connection. Each process, and each thread, opens its own."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
+        self._monotonic = monotonic
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
@@ -262,13 +268,14 @@ class Ledger:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', worker = ?, started_at = ?, heartbeat_at = ?,"
                 " stage = 'starting', done_chunks = 0, total_chunks = 0"
-                " WHERE id = (SELECT id FROM jobs AS j WHERE state = 'queued'"
+                " WHERE id = (SELECT id FROM jobs AS j"
+                " WHERE state = 'queued' AND cancel_requested = 0 AND not_before <= ?"
                 " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
                 "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
                 " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
                 "  AND q.stem = j.stem AND q.submitted_at < j.submitted_at)"
                 " ORDER BY priority, submitted_at, idx LIMIT 1) RETURNING id",
-                (worker, now, now),
+                (worker, now, self._monotonic(), now),
             ).fetchone()
             if row is None:
                 return None
@@ -279,20 +286,31 @@ class Ledger:
             )
         return self.job(row["id"])
 
-    def heartbeat(self, job_id: str, stage: str, done_chunks: int, total_chunks: int) -> bool:
-        """Note progress; tells whether somebody asked to cancel the job."""
+    def heartbeat(
+        self, job_id: str, stage: str, done_chunks: int, total_chunks: int, *, worker: str | None = None
+    ) -> bool:
+        """Note progress; tells whether somebody asked to cancel the job.
+
+        Raises Interrupted if the job is no longer being done by `worker`.
+        """
         with self._transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET heartbeat_at = ?, stage = ?, done_chunks = ?, total_chunks = ?"
-                " WHERE id = ? AND state = 'running' RETURNING cancel_requested",
-                (self._clock(), stage, done_chunks, total_chunks, job_id),
+                " WHERE id = ? AND state = 'running' AND worker = COALESCE(?, worker)"
+                " RETURNING cancel_requested",
+                (self._monotonic(), stage, done_chunks, total_chunks, job_id, worker),
             ).fetchone()
-        return bool(row and row["cancel_requested"])
+        if row is None:
+            raise Interrupted("The job was taken away from its worker.")
+        return bool(row["cancel_requested"])
 
     def finish(
         self, job_id: str, state: JobState, *, code: str = "", message: str = "", hint: str = ""
     ) -> None:
-        """The job ended so; `code`, `message` and `hint` say why where it did not end well."""
+        """The job ended so; `code`, `message` and `hint` say why where it did not end well.
+
+        A name that was reserved for a result which never came is free again.
+        """
         now = self._clock()
         with self._transaction() as db:
             db.execute(
@@ -301,20 +319,66 @@ class Ledger:
                 (state, now, *(_text(word) or None for word in (code, message, hint)), job_id),
             )
             _end_attempt(db, job_id, state, now)
+            if state is not JobState.DONE:
+                db.execute("DELETE FROM results WHERE job_id = ? AND published_at IS NULL", (job_id,))
 
-    def release(self, job_id: str, outcome: str) -> None:
-        """Give a running job back to the queue: `interrupted` on purpose, or its worker `died`."""
+    def release(
+        self, job_id: str, outcome: str, *, worker: str | None = None, delay_seconds: float = 0.0
+    ) -> bool:
+        """Give a running job back to the queue, for after `delay_seconds`; False if it is not `worker`'s.
+
+        `outcome`: it was `interrupted` on purpose, or the `environment` is at fault.
+        """
         with self._transaction() as db:
-            db.execute(
-                "UPDATE jobs SET state = 'queued', worker = NULL, stage = ''"
-                " WHERE id = ? AND state = 'running'",
-                (job_id,),
+            changed = db.execute(
+                "UPDATE jobs SET state = 'queued', worker = NULL, stage = '', not_before = ?"
+                " WHERE id = ? AND state = 'running' AND worker = COALESCE(?, worker)",
+                (self._clock() + delay_seconds if delay_seconds else 0.0, job_id, worker),
             )
-            _end_attempt(db, job_id, outcome, self._clock())
+            if changed.rowcount:
+                _end_attempt(db, job_id, outcome, self._clock())
+        return bool(changed.rowcount)
 
-    def deaths(self, job_id: str) -> int:
-        """How many workers died over this job."""
-        return self._number("SELECT COUNT(*) FROM attempts WHERE job_id = ? AND outcome = 'died'", (job_id,))
+    def bury(self, job_id: str, outcome: str, *, max_deaths: int) -> int | None:
+        """A job's worker is gone: queue the job again, or take it out as poison.
+
+        Returns how many workers it has cost if those are too many: the job stays `running` then, so that
+        nobody takes it, until the caller fails it. A daemon that went down with its worker counts a third,
+        since it may have been the power.
+        """
+        with self._transaction() as db:
+            _end_attempt(db, job_id, outcome, self._clock())
+            counted = db.execute(
+                "SELECT COALESCE(SUM(outcome = 'died'), 0) AS died,"
+                " COALESCE(SUM(outcome = 'lost'), 0) AS lost FROM attempts WHERE job_id = ?",
+                (job_id,),
+            ).fetchone()
+            poison = counted["died"] + counted["lost"] // LOST_PER_DEATH >= max_deaths
+            db.execute(
+                "UPDATE jobs SET state = ?, worker = NULL, stage = '' WHERE id = ? AND state = 'running'",
+                ("running" if poison else "queued", job_id),
+            )
+        return int(counted["died"] + counted["lost"]) if poison else None
+
+    def environment_failures(self, job_id: str) -> int:
+        """How often in a row the machine kept this job from being done."""
+        rows = self._rows("SELECT outcome FROM attempts WHERE job_id = ? ORDER BY number DESC", (job_id,))
+        outcomes = [row["outcome"] for row in rows if row["outcome"] is not None]
+        return len(list(itertools.takewhile(lambda outcome: outcome == "environment", outcomes)))
+
+    def unfinished_ends(self) -> list[str]:
+        """Drops whose jobs have all ended and whose source has not made its last move."""
+        rows = self._rows(
+            "SELECT id FROM drops WHERE state = 'claimed' AND NOT EXISTS (SELECT 1 FROM jobs"
+            " WHERE drop_id = drops.id AND state IN ('queued', 'running')) LIMIT 100"
+        )
+        return [row["id"] for row in rows]
+
+    def waiting_for_machine(self) -> int:
+        """Number of queued jobs that are not to be tried again yet."""
+        return self._number(
+            "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND not_before > ?", (self._clock(),)
+        )
 
     def request_cancel(self, job_id: str) -> bool:
         """Ask for a job to be cancelled; False if it has ended or does not exist."""

@@ -28,12 +28,14 @@ CREATE TABLE IF NOT EXISTS jobs (
     spec TEXT NOT NULL,
     source_name TEXT NOT NULL, source_sha256 TEXT NOT NULL, source_bytes INTEGER NOT NULL,
     submitted_at REAL NOT NULL, started_at REAL, ended_at REAL,
-    worker TEXT, heartbeat_at REAL,
+    worker TEXT, heartbeat_at REAL,     -- heartbeat: monotonic seconds, so that clock jumps kill nobody
     stage TEXT NOT NULL DEFAULT '', done_chunks INTEGER NOT NULL DEFAULT 0, total_chunks INTEGER NOT NULL DEFAULT 0,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,  -- the machine was at fault: not again before this moment
     error_code TEXT, error_message TEXT, error_hint TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_to_do ON jobs (state, priority, submitted_at, idx);
+CREATE INDEX IF NOT EXISTS jobs_to_cancel ON jobs (id) WHERE state = 'queued' AND cancel_requested = 1;
 CREATE INDEX IF NOT EXISTS jobs_by_drop ON jobs (drop_id);
 CREATE INDEX IF NOT EXISTS jobs_running_by_name ON jobs (folder, stem) WHERE state = 'running';
 CREATE INDEX IF NOT EXISTS jobs_queued_by_name ON jobs (folder, stem, submitted_at) WHERE state = 'queued';
@@ -44,7 +46,7 @@ CREATE TABLE IF NOT EXISTS attempts (
     worker TEXT NOT NULL,
     started_at REAL NOT NULL,
     ended_at REAL,
-    outcome TEXT,                    -- done failed cancelled interrupted died; NULL while it runs
+    outcome TEXT,                    -- done failed cancelled interrupted environment died lost; NULL while it runs
     PRIMARY KEY (job_id, number)
 );
 

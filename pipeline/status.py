@@ -37,7 +37,7 @@ class Snapshot:
     voxspool: str
     pid: int
     state: str
-    "starting, running, paused, stopping, stopped"
+    "running, paused, stopping, stopped"
     trouble: tuple[str, ...] = ()
     "what keeps the work from going on, in sentences"
     notes: tuple[str, ...] = ()
@@ -107,12 +107,13 @@ class StatusFile:
 
     def write(self, snapshot: Snapshot) -> bool:
         """Write if it says something new; tells whether it did."""
+        self._written_at = self._clock()
         if snapshot == self._written:
             return False
         fields = {"updated_at": moment(self._wall()), **asdict(snapshot)}
         data = json.dumps(fields, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         atomic_write(self._path, data, durable=False)
-        self._written, self._written_at = snapshot, self._clock()
+        self._written = snapshot
         return True
 
 

@@ -6,12 +6,13 @@ intake, never the daemon; a worker that hangs is killed, one that cannot start i
 ever.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import schedule
@@ -23,7 +24,9 @@ from pipeline.errors import ConfigError, EnvironmentFailure
 from pipeline.events import emit
 from pipeline.files import display, exclusive_lock
 from pipeline.intake.claim import end_if_complete
+from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.intake import Intake
+from pipeline.intake.roots import probe_writable
 from pipeline.intake.watch import Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import layout_of
@@ -38,6 +41,7 @@ REAP_SECONDS = 0.05
 START_FAILURES_ALLOWED = 3
 "workers in a row that end within seconds without having had a job"
 START_SECONDS = 15.0
+START_AGAIN_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -47,15 +51,14 @@ class Asked:
     stop: bool = False
     reload: bool = False
 
-    def listen(self, wake: Callable[[], None]) -> None:
-        """Let the handlers set a flag and end the wait, nothing else."""
+    def listen(self) -> None:
+        """Let the handlers set a flag and nothing else: any lock might be held where they strike."""
 
         def receive(number: int, _frame: FrameType | None) -> None:
             if number == signal.SIGHUP:
                 self.reload = True
             else:
                 self.stop = True
-            wake()
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, receive)
@@ -74,6 +77,9 @@ class Supervisor:
         self._started_at = time.time()
         self._start_failures = 0
         self._worker_trouble = ""
+        self._tick_trouble = ""
+        self._workers_not_before = 0.0
+        self._sources_owed = True
         self._schedule = schedule.Scheduler()
         self._pruned_at_start = False
         self._retention_notes: tuple[str, ...] = ()
@@ -82,7 +88,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Startup, main loop, shutdown; returns the exit code: 1 if a job failed in a `once` run."""
-        self._layout.state.mkdir(parents=True, exist_ok=True)
+        _make_state(self._layout.state)
         with exclusive_lock(self._layout.lock_file) as held:
             if not held:
                 raise EnvironmentFailure(
@@ -101,10 +107,11 @@ class Supervisor:
 
     def _startup(self) -> None:
         for folder in (self._layout.inbox, self._layout.outbox, self._layout.voices):
-            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # a share that is away: the watch says so and tries again
+                folder.mkdir(parents=True, exist_ok=True)
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
         self._use(self._config)
-        self._asked.listen(lambda: self._watch.wake())
+        self._asked.listen()
         self._recover()
         logger.info("Voxspool {} watches {}", __version__, self._layout.inbox)
 
@@ -121,7 +128,7 @@ class Supervisor:
     def _recover(self) -> None:
         """What an earlier run left behind is ordinary work."""
         for progress in self._ledger.progress():
-            self._give_back(progress.job, "lost")
+            self._queue_again(progress.job, "lost")
         for folder in (self._layout.work_root, self._layout.publishing_root):
             shutil.rmtree(folder, ignore_errors=True)
         self._ledger.set_meta("trouble", "")
@@ -136,38 +143,72 @@ class Supervisor:
     def _shutdown(self) -> None:
         """Workers finish their chunk and give their job back; who does not end in time is killed."""
         logger.info("stopping")
+        self._tell_status("stopping", force=True)
         self._stop_workers()
-        self._status.write(self._snapshot("stopped"))
+        self._tell_status("stopped", force=True)
         self._watch.close()
 
     def _stop_workers(self) -> None:
         self._pool.stop()
         deadline = time.monotonic() + self._config.workers.stop_seconds
         while self._pool.names() and time.monotonic() < deadline:
-            self._bury(self._pool.reap())
+            self._bury(self._pool.reap(), "interrupted")
             time.sleep(REAP_SECONDS)
         self._pool.kill_all()
-        self._bury(self._pool.reap())
+        self._bury(self._pool.reap(), "interrupted")
 
     # -- one tick --------------------------------------------------------------------------------
 
     def on_tick(self) -> None:
-        """Everything that is to be looked after, once."""
+        """Everything that is to be looked after, once; what the disk refuses is trouble, not the end."""
+        self._tick_trouble = ""
+        for duty in (
+            self._reload_if_asked,
+            self._tend_workers,
+            self._take,
+            self._clear_up,
+            self._prune_if_due,
+        ):
+            try:
+                duty()
+            except (EnvironmentFailure, OSError) as error:
+                self._tick_trouble = str(error)
+                logger.error("{}", error)
+        self._tell_status("paused" if self._paused() else "running")
+
+    def _tell_status(self, state: str, *, force: bool = False) -> None:
+        try:
+            if force or self._status.due():
+                self._status.write(self._snapshot(state))
+        except (EnvironmentFailure, OSError) as error:
+            logger.error("the status cannot be written: {}", error)
+
+    def _reload_if_asked(self) -> None:
         if self._asked.reload:
             self._asked.reload = False
             self._reload()
-        self._tend_workers()
-        if not self._paused():
-            self._take()
+
+    def _clear_up(self) -> None:
+        """What needs both folders: cancelled jobs, and sources whose last move is still to come."""
+        if not self._watch.open:
+            return
+        for job in self._ledger.cancelled_while_queued():
+            self._end(job, JobState.CANCELLED, "cancelled", f"{job.source.name} was cancelled.")
+        if self._sources_owed:
+            self._sources_owed = False
+            for drop_id in self._ledger.unfinished_ends():
+                end_if_complete(self._layout, self._ledger, drop_id)
+
+    def _prune_if_due(self) -> None:
+        """At the first look at the folders, and then as the schedule says."""
         if self._watch.open and not self._pruned_at_start:
             self._pruned_at_start = True
             self._prune()
-        self._cancel_queued()
         self._schedule.run_pending()
-        if self._status.due():
-            self._status.write(self._snapshot("paused" if self._paused() else "running"))
 
     def _take(self) -> None:
+        if self._paused():
+            return
         for drop in self._watch.look():
             logger.info("{}: taken as {}", display(drop.relative), drop.id)
             for job in self._ledger.jobs_of(drop.id):
@@ -179,21 +220,16 @@ class Supervisor:
         emit(notify.unsuccessful(job), self._hooks)
 
     def _paused(self) -> bool:
-        return self._layout.pause_file.exists()
+        return os.path.lexists(self._layout.pause_file)
 
     def _nothing_left(self) -> bool:
         """Nothing settles, nothing is queued, nothing is being done; or nothing can be done."""
         counts = self._ledger.counts()
         if counts[JobState.RUNNING]:
             return False
-        if self._paused() or self._watch.trouble or self._worker_trouble:
+        if self._paused() or self._trouble():
             return True
-        return self._watch.quiet() and not counts[JobState.QUEUED]
-
-    def _cancel_queued(self) -> None:
-        """Jobs that were cancelled before a worker had them."""
-        for job in self._ledger.cancelled_while_queued():
-            self._end(job, JobState.CANCELLED, "cancelled", f"{job.source.name} was cancelled.")
+        return self._watch.quiet() and counts[JobState.QUEUED] == self._ledger.waiting_for_machine()
 
     def _end(self, job: Job, state: JobState, code: str, message: str, hint: str = "") -> None:
         self._ledger.finish(job.id, state, code=code, message=message, hint=hint)
@@ -215,38 +251,39 @@ class Supervisor:
     # -- workers ---------------------------------------------------------------------------------
 
     def _tend_workers(self) -> None:
-        self._bury(self._pool.reap())
+        self._bury(self._pool.reap(), "died")
         self._kill_stalled()
-        if not self._worker_trouble and self._watch.open:
+        if self._watch.open and time.monotonic() >= self._workers_not_before:
             self._pool.fill()
 
-    def _bury(self, ended: list[Ended]) -> None:
+    def _bury(self, ended: list[Ended], outcome: str) -> None:
         for worker in ended:
             jobs = self._ledger.running_of(worker.worker)
             for job in jobs:
-                self._give_back(job, "died")
-            if worker.exit_code not in (0, -signal.SIGTERM):  # the latter: it was stopped before it had begun
+                self._queue_again(job, outcome)
+            self._sources_owed = True
+            if outcome == "died" and worker.exit_code not in (0, -signal.SIGTERM):
                 logger.error("worker {} ended: {}", worker.worker, _how(worker.exit_code))
-            self._count_start_failure(worker, had_a_job=bool(jobs))
+                self._count_start_failure(worker, had_a_job=bool(jobs))
 
     def _count_start_failure(self, worker: Ended, *, had_a_job: bool) -> None:
-        if worker.exit_code in (0, -signal.SIGTERM) or had_a_job or worker.lived_seconds > START_SECONDS:
-            self._start_failures = 0
+        if had_a_job or worker.lived_seconds > START_SECONDS:
+            self._start_failures, self._worker_trouble = 0, ""
             return
         self._start_failures += 1
         if self._start_failures >= START_FAILURES_ALLOWED:
+            self._workers_not_before = time.monotonic() + START_AGAIN_SECONDS
             self._worker_trouble = (
                 f"Workers cannot start ({_how(worker.exit_code)}); see {self._layout.logs}."
-                " Send SIGHUP or restart once it is mended."
+                f" The next try is in {START_AGAIN_SECONDS:.0f} s."
             )
             logger.error("{}", self._worker_trouble)
 
-    def _give_back(self, job: Job, outcome: str) -> None:
-        """Queue a dead worker's job again, unless it has cost too many workers already."""
-        self._ledger.release(job.id, outcome)
-        deaths = self._ledger.deaths(job.id)
-        if deaths < self._config.workers.max_attempts:
-            logger.warning("{} {}: its worker is gone, queued again", job.id, job.source.name)
+    def _queue_again(self, job: Job, outcome: str) -> None:
+        """A job whose worker is gone is queued again, unless it has cost too many workers already."""
+        deaths = self._ledger.bury(job.id, outcome, max_deaths=self._config.workers.max_attempts)
+        if deaths is None:
+            logger.warning("{} {}: queued again, it was {}", job.id, job.source.name, outcome)
             return
         self._end(
             job,
@@ -257,15 +294,15 @@ class Supervisor:
         )
 
     def _kill_stalled(self) -> None:
-        now = time.time()
+        now = time.monotonic()
         for progress in self._ledger.progress():
             loading = progress.stage.startswith("loading")
             limit = self._config.models.load_seconds if loading else self._config.workers.stall_seconds
             if now - progress.heartbeat_at > limit:
                 logger.error("worker {} shows no progress for {:.0f} s: killed", progress.worker, limit)
+                self._pool.kill(progress.worker)
                 if loading:
                     self._fail_loading(progress.job, progress.stage, limit)
-                self._pool.kill(progress.worker)
 
     def _fail_loading(self, job: Job, stage: str, limit: float) -> None:
         self._end(
@@ -282,6 +319,7 @@ class Supervisor:
         """Take over a changed configuration if it is valid; else keep the old one and say why."""
         try:
             fresh = load_config(self._config.file) if self._config.file else self._config
+            IgnoreList(fresh.intake.ignore)
             if layout_of(fresh) != self._layout:
                 raise ConfigError("The folders changed.", hint="Restart Voxspool for that.")
         except ConfigError as error:
@@ -289,13 +327,18 @@ class Supervisor:
             return
         self._stop_workers()
         self._watch.close()
-        self._worker_trouble, self._start_failures = "", 0
-        self._use(fresh)
+        self._worker_trouble, self._start_failures, self._workers_not_before = "", 0, 0.0
+        self._use(_for_once(fresh) if self._once else fresh)
         logger.info("configuration reloaded")
 
     def _trouble(self) -> tuple[str, ...]:
         """What keeps the work from going on."""
-        known = (self._watch.trouble, self._worker_trouble, self._ledger.meta("trouble") or "")
+        known = (
+            self._watch.trouble,
+            self._worker_trouble,
+            self._tick_trouble,
+            self._ledger.meta("trouble") or "",
+        )
         return tuple(sentence for sentence in known if sentence)
 
     def _snapshot(self, state: str) -> Snapshot:
@@ -311,6 +354,17 @@ class Supervisor:
             waiting=shown,
             **{**jobs, "not_listed": {**jobs["not_listed"], "waiting": len(waiting) - len(shown)}},
         )
+
+
+def _make_state(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe_writable(folder)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"The state folder {folder} cannot be used: {error.strerror}.",
+            hint="Make it, and give it to the user that runs Voxspool.",
+        ) from error
 
 
 def _for_once(config: Config) -> Config:

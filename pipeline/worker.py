@@ -10,12 +10,12 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from types import FrameType
+from typing import Protocol
 
 from loguru import logger
 
@@ -43,8 +43,11 @@ from pipeline.render import Rendering, render
 from pipeline.tools import Tools
 
 IDLE_SECONDS = 0.2
+NAP_SECONDS = 0.2
 HEARTBEAT_SECONDS = 0.5
 ENVIRONMENT_WAIT_SECONDS = 15.0
+LONGEST_WAIT_SECONDS = 600.0
+"a job that the machine fails again and again is tried this seldom, and others go first"
 # What a worker reads and writes is its own: where it may not, somebody changed the folders.
 _MACHINE_ERRNOS = ENVIRONMENT_ERRNOS | {errno.EACCES, errno.EPERM}
 _PR_SET_PDEATHSIG = 1
@@ -55,7 +58,7 @@ def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
     _die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    stop = threading.Event()
+    stop = StopFlag()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
         stop.set()
@@ -74,17 +77,51 @@ def _die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
+class Stop(Protocol):
+    """What tells a worker to end; a `threading.Event` will do."""
+
+    def is_set(self) -> bool:
+        """Whether it was asked to."""
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for that, at most so many seconds."""
+        ...
+
+
+class StopFlag:
+    """A stop that a signal handler may set: without a lock, which the interrupted code could be holding."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def set(self) -> None:
+        """Ask."""
+        self._asked = True
+
+    def is_set(self) -> bool:
+        """Whether it was asked to."""
+        return self._asked
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for that in short naps."""
+        deadline = time.monotonic() + timeout
+        while not self._asked and time.monotonic() < deadline:
+            time.sleep(min(NAP_SECONDS, timeout))
+        return self._asked
+
+
 class Worker:
     """Takes jobs from the ledger until `stop` is set."""
 
-    def __init__(self, config: Config, name: str, *, stop: threading.Event) -> None:
+    def __init__(self, config: Config, name: str, *, stop: Stop) -> None:
         self._config = config
         self._name = name
         self._stop = stop
         self._layout: Layout = layout_of(config)
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
         self._hooks: list[Hook] = notify.hooks(config.notify)
-        self._progress = Progress(self._ledger, self._layout, stop)
+        self._progress = Progress(self._ledger, self._layout, stop, worker=name)
         self._tools = Tools(self._progress.loading)
         self._owed: set[str] = set()
         self._move_at = 0.0
@@ -123,12 +160,17 @@ class Worker:
         """What raises here again is the machine's fault."""
         try:
             self._succeed(job)
-        except Interrupted:
-            self._ledger.release(job.id, "interrupted")
-            logger.info("{} {}: interrupted, goes on later", job.id, job.source.name)
+        except Interrupted as error:
+            self._give_back(job, error.message)
         except Cancelled as error:
             self._end(job, JobState.CANCELLED, error)
-        except (InputError, SynthesisError) as error:
+        except SynthesisError as error:
+            # a stop may reach ffmpeg as well, and then this is all that we hear of it
+            if self._stop.is_set():
+                self._give_back(job, error.message)
+            else:
+                self._end(job, JobState.FAILED, error)
+        except InputError as error:
             self._end(job, JobState.FAILED, error)
         except EnvironmentFailure:
             raise
@@ -136,6 +178,10 @@ class Worker:
             if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
                 raise
             self._fail_unforeseen(job, error)
+
+    def _give_back(self, job: Job, reason: str) -> None:
+        self._ledger.release(job.id, "interrupted", worker=self._name)
+        logger.info("{} {}: goes on later: {}", job.id, job.source.name, reason)
 
     def _succeed(self, job: Job) -> None:
         self._check_roots()
@@ -229,7 +275,9 @@ class Worker:
     def _released(self, job: Job, error: EnvironmentFailure) -> bool:
         """The ledger may lie on the very disk that is full."""
         try:
-            self._ledger.release(job.id, "environment")
+            failures = self._ledger.environment_failures(job.id)
+            delay = min(ENVIRONMENT_WAIT_SECONDS * 2.0**failures, LONGEST_WAIT_SECONDS)
+            self._ledger.release(job.id, "environment", worker=self._name, delay_seconds=delay)
             self._ledger.set_meta("trouble", error.message)
         except EnvironmentFailure as other:
             logger.error("{}", other.message)
@@ -266,10 +314,12 @@ class Progress:
         self,
         ledger: Ledger,
         layout: Layout,
-        stop: threading.Event,
+        stop: Stop,
         *,
+        worker: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._worker = worker
         self._ledger = ledger
         self._layout = layout
         self._stop = stop
@@ -285,7 +335,7 @@ class Progress:
 
     def paused(self) -> bool:
         """Whether the pause file lies in the inbox."""
-        return self._layout.pause_file.exists()
+        return os.path.lexists(self._layout.pause_file)
 
     def loading(self, what: str) -> None:
         """Something is about to be loaded, which may take minutes."""
@@ -306,7 +356,7 @@ class Progress:
         if self._job is None:
             return
         self._last = (stage, done_chunks, total_chunks)
-        if self._ledger.heartbeat(self._job.id, stage, done_chunks, total_chunks):
+        if self._ledger.heartbeat(self._job.id, stage, done_chunks, total_chunks, worker=self._worker):
             raise Cancelled(
                 f"{self._job.source.name} was cancelled.", hint="It was cancelled on the command line."
             )

@@ -20,7 +20,7 @@ from loguru import logger
 
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure, InputError, SpecError, VoxspoolError
-from pipeline.files import display, open_regular
+from pipeline.files import display, open_regular, sha256_of
 from pipeline.intake.claim import (
     Gone,
     NotReady,
@@ -329,7 +329,7 @@ class Intake:
             return self._library.choice(library_voice, user)
         if looks_like_clip(named):
             clip = _require(folder / normalised(named), named)
-            return VoiceChoice(name=named, clip=str(clip), clip_sha256=self._library.hash_of(clip))
+            return VoiceChoice(name=named, clip=normalised(named), clip_sha256=sha256_of(clip))
         if user != "espeak":
             near = self._library.nearest(named)
             raise InputError(
@@ -386,9 +386,11 @@ class Intake:
 
     def _recover(self) -> list[str]:
         told = [self._resume_claim(drop) for drop in self._ledger.drops_in(DropState.CLAIMING)]
-        for drop in self._ledger.drops_in(DropState.CLAIMED):
-            if end_if_complete(self._layout, self._ledger, drop.id):
-                told.append(f"{display(drop.relative)}: its last move was finished")
+        told += [
+            f"{display(drop.relative)}: its last move was finished"
+            for drop in self._ledger.drops_in(DropState.CLAIMED)
+            if end_if_complete(self._layout, self._ledger, drop.id)
+        ]
         return [*told, *self._adopt_orphans()]
 
     def _resume_claim(self, drop: Drop) -> str:

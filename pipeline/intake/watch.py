@@ -6,8 +6,9 @@ event to happen.
 """
 
 import contextlib
+import errno
 import os
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from pipeline.ledger import Ledger
 from pipeline.status import WaitingFile
 
 ROOT_RETRY_SECONDS = 5.0
+# Answers of network filesystems that cannot lock.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 ACCEPT_SECONDS = 0.5
 "claiming goes on for so long, then the daemon looks after its workers"
 # What nobody can read may never become readable, so it is nothing to wait for.
@@ -51,9 +54,9 @@ class Watch:
         self._refused: dict[str, str] = {}
         self._rest: tuple[Dropped, ...] = ()
         self._held = contextlib.ExitStack()
+        self._ignore = IgnoreList(config.intake.ignore)
         self._next_at = 0.0
         self._woken = True
-        self._idle_bell = threading.Event()
         self.trouble = ""
         "why nothing can be taken at present; empty if it can"
 
@@ -70,9 +73,12 @@ class Watch:
         try:
             inbox = self._inbox or self._open()
             return self._look(inbox, now)
-        except EnvironmentFailure as error:
+        except (EnvironmentFailure, OSError) as error:
             self._close_roots()
-            self.trouble = f"{error.message} {error.hint}".strip()
+            told = (
+                error if isinstance(error, EnvironmentFailure) else EnvironmentFailure(f"The inbox: {error}.")
+            )
+            self.trouble = f"{told.message} {told.hint}".strip()
             self._next_at = now + ROOT_RETRY_SECONDS
             return ()
 
@@ -102,18 +108,11 @@ class Watch:
         """Wait until something happens in the inbox, a scan is due, or the time is over."""
         seconds = max(0.0, min(at_most_seconds, self._next_at - self._clock()))
         if self._wakeup is None or self._inbox is None:
-            self._idle_bell.wait(min(at_most_seconds, max(seconds, 0.05)))
-            self._idle_bell.clear()
+            time.sleep(min(at_most_seconds, max(seconds, 0.05)))
             return
         rest = min(at_most_seconds, self._inbox.rest_seconds(self._clock()))
         if self._wakeup.wait(seconds, at_least_seconds=rest):
             self._next_at, self._woken = 0.0, True
-
-    def wake(self) -> None:
-        """End a `wait`; may be called from a signal handler."""
-        self._idle_bell.set()
-        if self._wakeup is not None:
-            self._wakeup.event.set()
 
     def close(self) -> None:
         """Stop watching."""
@@ -160,7 +159,7 @@ class Watch:
         )
         self._inbox = Inbox(
             root,
-            IgnoreList(wanted.ignore),
+            self._ignore,
             Settling(rules, probe, uid=os.geteuid(), gid=os.getegid()),
             source_leave=self._leaves,
             already_done=self._already_taken,
@@ -185,7 +184,14 @@ class Watch:
         path = self._layout.claimed_root.parent / "lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         hold = contextlib.ExitStack()
-        if not hold.enter_context(exclusive_lock(path)):
+        try:
+            alone = hold.enter_context(exclusive_lock(path))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("{} knows no locks: see that only one Voxspool uses it", self._layout.inbox)
+            return
+        if not alone:
             hold.close()
             raise RootProblem(
                 f"Another Voxspool, with another state folder, takes files from {self._layout.inbox}.",

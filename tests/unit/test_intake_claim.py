@@ -274,7 +274,8 @@ def test_what_becomes_of_a_source_after_success(layout: Layout, mode: str) -> No
     where = {path.relative_to(layout.inbox) for path in bytes_somewhere(layout, b"Hello.")}
     done = layout.done(drop.id)
     if mode == "move":
-        assert location == ".voxspool/done/" + drop.id and where == {(done / "story.txt").relative_to(layout.inbox)}
+        assert location == ".voxspool/done/" + drop.id
+        assert where == {(done / "story.txt").relative_to(layout.inbox)}
         assert (done / "clip.wav").exists()
     else:
         assert location == "" and where == ({Path("story.txt")} if mode == "leave" else set())

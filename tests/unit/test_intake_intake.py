@@ -254,8 +254,9 @@ def test_a_clip_beside_the_job_file_is_a_voice(door: Door) -> None:
     put(door.layout, "job.yaml", "text: hi\nvoice: clips/me.wav\nengine: chatterbox")
     put(door.layout, "clips/me.wav", "clip")
     door.accept()
-    voice = door.job().spec.voice
-    assert voice.clip is not None and Path(voice.clip).read_text() == "clip"
+    voice, drop = door.job().spec.voice, door.ledger.drops_in(DropState.CLAIMED)[0]
+    assert voice.clip == "clips/me.wav", "relative, so that the inbox may be moved"
+    assert (door.layout.claimed(drop.id) / voice.clip).read_text() == "clip"
     assert lying(door.layout) == []
 
 

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -70,27 +69,13 @@ def test_what_lies_there_is_taken_once(see: Any, layout: Layout, clock: Clock) -
 
 
 def test_nothing_is_looked_at_before_its_time(see: Any, layout: Layout, clock: Clock) -> None:
-    """Unless somebody wakes it."""
+    """Not even if a file lies there already."""
     eyes = see()
     eyes.watch.look()
     put(layout, "a.txt")
     assert eyes.watch.look() == ()
-    eyes.watch.wake()
-    eyes.watch.wait(5.0)
-    assert [drop.relative for drop in eyes.watch.look()] == ["a.txt"]
+    assert taken(eyes, clock) == ["a.txt"]
 
-
-def test_a_wait_ends_when_somebody_wakes_it(see: Any) -> None:
-    """With and without a root to watch."""
-    eyes = see()
-    for _ in range(2):
-        waker = threading.Timer(0.05, eyes.watch.wake)
-        waker.start()
-        eyes.watch.wait(30.0)
-        waker.join()
-        eyes.watch.look()
-    eyes.watch.close()
-    assert eyes.waiting() == {} and eyes.watch.notes() == ()
 
 
 def test_whatever_is_not_taken_is_shown_with_its_reason(see: Any, layout: Layout, clock: Clock) -> None:
