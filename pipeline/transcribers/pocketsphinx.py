@@ -1,10 +1,10 @@
 """The embedded recogniser: pocketsphinx, biased to the text that the speech should say.
 
-It listens twice or three times. First it decodes with a bigram model of the expected words; if that
-finds other words than expected, it decodes once more with a wider search. Then it lays the expected
-words over the sound and asks of each how well it fits: a word that was decoded but does not fit is
-doubted and taken out, one that was not decoded but fits well is put back. Knows English only.
-Invariant: each word of the transcript is borne out by the sound, not by the expectation.
+A look decodes the sound with a bigram model of the expected words, then lays the expected words over
+it and asks of each how well it fits: a word that was decoded but does not fit is doubted and taken
+out, one that was not decoded but fits well is put back. Where that is not yet the expected text, it
+looks again, a little differently, up to twice. Knows English only. Invariant: each word of the
+transcript is borne out by the sound, not by the expectation.
 """
 
 import math
@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from pocketsphinx import Config, Decoder, get_model_path
+from pocketsphinx import Config, Decoder, Segment, get_model_path
 from rapidfuzz.distance import Levenshtein
 
 from pipeline.errors import SynthesisError
@@ -36,7 +36,6 @@ FRAMES_PER_SECOND = 100
 # The recogniser loses the first short word of speech that starts at the first sample, and its search
 # breaks down on digital silence; a little noise before, after and beneath mends both.
 LEAD_SECONDS = 0.25
-NOISE_AMPLITUDE = 1e-3
 LEVEL = 0.1
 "root mean square to which speech is brought"
 MAX_GAIN = 30.0
@@ -46,12 +45,11 @@ SILENT_AMPLITUDE = 3e-4
 # How well a word fits the sound: log10 of its acoustic likelihood a frame against the best phones there.
 # A decoded word that fits worse than this is not what is heard there; by length in frames, since a word
 # laid over sound that lacks it is squeezed, and one of middling length has the least to show for itself.
-DOUBTED_SCORES = ((10, -2.0), (15, -2.3), (30, -2.0), (math.inf, -1.9))
-BORNE_OUT_SCORE = -1.5
-"an expected word that fits better is there, even if the decoder took another path"
-USUAL_FIT = -0.75
-"median of a sentence by a voice that the model hears well; a worse one shifts both bounds, as far as:"
-MAX_SHIFT = -0.5
+DOUBTED_SCORES = ((10, -2.0), (15, -2.3), (30, -1.9), (math.inf, -1.75))
+DOUBTED_PAIR_SCORE = -1.4
+"two neighbours that both fit worse are both doubted"
+BORNE_OUT_SCORE = -1.3
+"an expected word that fits better in every look is there, even if the decoder took another path"
 
 # Words that compete with the expected ones in a short chunk, which would else be all there is to hear.
 _RIVALS_TEXT = """
@@ -74,14 +72,38 @@ _LANGUAGE_WEIGHT = 12
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How the recogniser looks: what it puts under the sound, and how widely it searches."""
+
+    noise_amplitude: float
+    late_samples: int
+    "moved so far against the frames of 10 ms"
+    thorough: bool
+    "with the decoder's second pass"
+
+
+MANNERS = (Manner(1e-3, 0, False), Manner(3e-3, 0, True), Manner(1e-3, 80, True))
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of sound that the recogniser gave to a word or, if `word` is empty, to silence or noise."""
+    """A stretch of sound that the recogniser gave to a word."""
 
     word: str
     first_frame: int
     end_frame: int
     score: float
     "log10 likelihood a frame, 0 at best"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found; words only."""
+
+    decoded: tuple[Piece, ...]
+    "the words that the decoder took the sound for"
+    fitted: tuple[Piece, ...]
+    "the expected words laid over the sound; empty if no path through it says them all"
 
 
 class PocketsphinxTranscriber:
@@ -91,7 +113,7 @@ class PocketsphinxTranscriber:
     max_word_error_rate = 0.0
 
     def __init__(self) -> None:
-        self.version = f"{package_version('pocketsphinx')}-2"
+        self.version = f"{package_version('pocketsphinx')}-3"
         self._pronunciations = Pronunciations()
         self._folder = tempfile.TemporaryDirectory(prefix="voxspool-")
 
@@ -120,17 +142,17 @@ class PocketsphinxTranscriber:
         self._folder.cleanup()
 
     def _listen(self, sound: Audio, wanted: Sequence[str]) -> Transcript:
-        pcm = to_pcm16(with_lead(sound)).tobytes()
         ways = self._pronunciations.of(wanted)
         files = self._write_models(wanted, ways)
-        decoder = _decoder(files, thorough=False)
-        decoded, looks = _pieces(decoder, pcm), 1
-        fitted = _fitted(decoder, pcm, [word for word in wanted if ways[word]])
-        if _words(decoded) != list(wanted):
-            again, looks = _pieces(_decoder(files, thorough=True), pcm), 2
-            decoded = min(decoded, again, key=lambda pieces: Levenshtein.distance(wanted, _words(pieces)))
-        heard, doubted = reconcile(wanted, decoded, fitted)
-        return _transcript(sound, wanted, heard, doubted, fitted, ways, looks)
+        looks: list[Look] = []
+        heard: list[Piece] = []
+        doubted: list[str] = []
+        for manner in MANNERS:
+            looks.append(_look(sound, wanted, files, manner))
+            heard, doubted = weigh(wanted, looks)
+            if _texts(heard) == list(wanted) or not looks[0].fitted:
+                break
+        return _transcript(sound, wanted, heard, doubted, looks, ways)
 
     def _write_models(self, wanted: Sequence[str], ways: Mapping[str, Sequence[str]]) -> Mapping[str, str]:
         sayable = [word for word in wanted if ways[word]]
@@ -168,46 +190,56 @@ def loudness(audio: Audio) -> Samples:
     return np.asarray(np.sqrt(np.mean(padded.reshape(count, step) ** 2, axis=1)), dtype=np.float32)
 
 
-def with_lead(audio: Audio) -> Audio:
+def with_lead(audio: Audio, manner: Manner = MANNERS[0]) -> Audio:
     """The sound with a lead-in, a lead-out and faint noise, always the same."""
     lead = round(LEAD_SECONDS * audio.rate_hz)
-    noise = np.random.default_rng(0).normal(0, NOISE_AMPLITUDE, len(audio.samples) + 2 * lead)
+    random = np.random.default_rng(manner.late_samples)
+    noise = random.normal(0, manner.noise_amplitude, len(audio.samples) + 2 * lead)
     samples = noise.astype(np.float32)
-    samples[lead : lead + len(audio.samples)] += audio.samples
+    first = lead + manner.late_samples
+    samples[first : first + len(audio.samples)] += audio.samples
     return Audio(samples, audio.rate_hz)
 
 
-def reconcile(
-    wanted: Sequence[str], decoded: Sequence[Piece], fitted: Sequence[Piece]
-) -> tuple[list[Piece], list[str]]:
-    """What was heard, and the words that were decoded but are doubted.
+def weigh(wanted: Sequence[str], looks: Sequence[Look]) -> tuple[list[Piece], list[str]]:
+    """What was heard in all looks together, and the words that were decoded but are doubted.
 
-    `fitted` has the expected words laid over the sound, or is empty if they cannot be.
+    Counts the decoding that is nearest to what is wanted, and for each word the look in which it fits
+    best; but what the decoder did not find must fit well in every look to be heard.
     """
-    pieces = [piece for piece in decoded if piece.word]
-    fits = [piece for piece in fitted if piece.word]
-    if [piece.word for piece in fits] != list(wanted):
-        return pieces, []
-    shift = max(MAX_SHIFT, min(0.0, median(fit.score for fit in fits) - USUAL_FIT))
+    decoded = min((look.decoded for look in looks), key=lambda found: _distance(wanted, found))
+    fits = [look.fitted for look in looks if _texts(look.fitted) == list(wanted)]
+    if not fits:
+        return list(decoded), []
+    best = [max(same, key=lambda piece: piece.score) for same in zip(*fits, strict=True)]
+    surely = [all(piece.score >= BORNE_OUT_SCORE for piece in same) for same in zip(*fits, strict=True)]
+    unlike = doubts(best)
     heard: list[Piece] = []
     doubted: list[str] = []
-    for code in Levenshtein.opcodes(wanted, [piece.word for piece in pieces]):
-        there = fits[code.src_start : code.src_end]
-        taken = pieces[code.dest_start : code.dest_end]
+    for code in Levenshtein.opcodes(wanted, _texts(decoded)):
+        there = range(code.src_start, code.src_end)
         if code.tag == "equal":
-            heard += [fit for fit in there if not is_doubted(fit, shift)]
-            doubted += [fit.word for fit in there if is_doubted(fit, shift)]
-        elif code.tag != "insert" and all(fit.score >= BORNE_OUT_SCORE + shift for fit in there):
-            heard += there
+            heard += [best[at] for at in there if not unlike[at]]
+            doubted += [wanted[at] for at in there if unlike[at]]
+        elif code.tag != "insert" and all(surely[at] for at in there):
+            heard += [best[at] for at in there]
         else:
-            heard += taken
+            heard += decoded[code.dest_start : code.dest_end]
     return heard, doubted
 
 
-def is_doubted(fit: Piece, shift: float = 0.0) -> bool:
-    """Whether a word laid over the sound fits too badly to be there, for a voice that fits `shift` worse."""
+def doubts(fits: Sequence[Piece]) -> list[bool]:
+    """For each word laid over the sound, whether it fits too badly to be there, alone or with a neighbour."""
+    unlike = [fit.score < _doubted_score(fit) for fit in fits]
+    for at, (one, other) in enumerate(pairwise(fits)):
+        if max(one.score, other.score) < DOUBTED_PAIR_SCORE:
+            unlike[at] = unlike[at + 1] = True
+    return unlike
+
+
+def _doubted_score(fit: Piece) -> float:
     frames = fit.end_frame - fit.first_frame
-    return fit.score < shift + next(bound for limit, bound in DOUBTED_SCORES if frames < limit)
+    return next(bound for limit, bound in DOUBTED_SCORES if frames < limit)
 
 
 def bigram_model(words: Sequence[str], rivals: Iterable[str] = ()) -> str:
@@ -262,16 +294,16 @@ def displacement_seconds(
 
 def _transcript(
     sound: Audio, wanted: Sequence[str], heard: Sequence[Piece], doubted: Sequence[str],
-    fitted: Sequence[Piece], ways: Mapping[str, Sequence[str]], looks: int,
+    looks: Sequence[Look], ways: Mapping[str, Sequence[str]],
 ) -> Transcript:  # fmt: skip
     frames = loudness(sound)
     sounding = frames > 0.03 * LEVEL
     return Transcript(
         text=" ".join(piece.word for piece in heard),
         words=tuple(_word(piece) for piece in heard),
-        looks=looks,
+        looks=len(looks),
         doubted=tuple(doubted),
-        fits=bool(fitted),
+        fits=bool(looks[0].fitted),
         sounding_seconds=round(float(sounding.sum()) / FRAMES_PER_SECOND, 2),
         expected_seconds=_expected_seconds(wanted, heard, ways),
         longest_pause_seconds=round(longest_pause(sounding) / FRAMES_PER_SECOND, 2),
@@ -323,29 +355,35 @@ def _decoder(files: Mapping[str, str], *, thorough: bool) -> Decoder:
     )
 
 
-def _fitted(decoder: Decoder, pcm: bytes, words: Sequence[str]) -> list[Piece]:
-    """The words laid over the sound in order; empty if no path through it says them all."""
-    if not words:
-        return []
-    decoder.set_align_text(" ".join(words))
-    return _pieces(decoder, pcm)
+def _look(sound: Audio, wanted: Sequence[str], files: Mapping[str, str], manner: Manner) -> Look:
+    decoder = _decoder(files, thorough=manner.thorough)
+    pcm = to_pcm16(with_lead(sound, manner)).tobytes()
+    decoded = _pieces(decoder, pcm)
+    sayable = [word for word in wanted if decoder.lookup_word(word) is not None]
+    if not sayable:
+        return Look(decoded, ())
+    decoder.set_align_text(" ".join(sayable))
+    return Look(decoded, _pieces(decoder, pcm))
 
 
-def _pieces(decoder: Decoder, pcm: bytes) -> list[Piece]:
+def _pieces(decoder: Decoder, pcm: bytes) -> tuple[Piece, ...]:
+    """The words found in the sound."""
     decoder.start_utt()
     decoder.process_raw(pcm, full_utt=True)
     decoder.end_utt()
-    return [
-        Piece(
-            "" if segment.word[0] in "<[" else _ALTERNATE.sub("", segment.word),
-            segment.start_frame,
-            segment.end_frame + 1,
-            # Likelihoods of long bad words run out of a double's range.
-            math.log10(max(segment.ascore, 1e-308)) / (segment.end_frame - segment.start_frame + 1),
-        )
-        for segment in decoder.seg() or ()
-    ]
+    return tuple(_piece(segment) for segment in decoder.seg() or () if segment.word[0] not in "<[")
 
 
-def _words(pieces: Iterable[Piece]) -> list[str]:
-    return [piece.word for piece in pieces if piece.word]
+def _piece(segment: Segment) -> Piece:
+    frames = segment.end_frame - segment.start_frame + 1
+    # Likelihoods of long bad words run out of a double's range.
+    score = math.log10(max(segment.ascore, 1e-308)) / frames
+    return Piece(_ALTERNATE.sub("", segment.word), segment.start_frame, segment.end_frame + 1, score)
+
+
+def _texts(pieces: Iterable[Piece]) -> list[str]:
+    return [piece.word for piece in pieces]
+
+
+def _distance(wanted: Sequence[str], found: Iterable[Piece]) -> int:
+    return Levenshtein.distance(wanted, _texts(found))
