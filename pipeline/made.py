@@ -54,10 +54,11 @@ class Sink:
         self.encoder.write(audio)
         self.made.encode_wait_seconds += time.perf_counter() - started
 
-    def finish(self) -> None:
-        """End the stream; the files are whole then."""
+    def finish(self, report: Callable[[], None]) -> None:
+        """End the stream; the files are whole then. `report` is called at once and every second till then."""
+        report()
         started = time.perf_counter()
-        encoded = self.encoder.finish()
+        encoded = self.encoder.finish(report)
         self.made.encode_wait_seconds += time.perf_counter() - started
         self.made.files = tuple(
             Rendered(

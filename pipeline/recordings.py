@@ -7,8 +7,10 @@ does not grow with the length of a recording; a part that cannot be read fails t
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.converters.base import Converter, Target
 from pipeline.converters.stream import convert_stream
 from pipeline.errors import InputError
+from pipeline.files import display
 from pipeline.jobs.job import Job, Part
 from pipeline.made import Made, Report, encoder_for
 from pipeline.sound import concat
@@ -35,8 +37,7 @@ def convert(job: Job, work: Path, tools: Tools, report: Report, *, source: Path)
     seconds = probe(recording).seconds
     total = max(1, round((seconds or 0.0) / conversion.chunk_seconds))
     report("listening", 0, total)
-    clip = source / str(spec.voice.clip)
-    target = converter.measure(decode(clip, converter.rate_hz, max_seconds=REFERENCE_SECONDS))
+    target = _measure(converter, source / str(spec.voice.clip))
     with encoder_for(job, made, work, converter.rate_hz) as sink:
         converted = convert_stream(
             decode_blocks(recording, converter.rate_hz, BLOCK_SECONDS),
@@ -49,9 +50,19 @@ def convert(job: Job, work: Path, tools: Tools, report: Report, *, source: Path)
         for window in converted:
             report("converting", min(window.index + 1, total), total)
             sink.write(window.audio)
-        report("encoding", total, total)
-        sink.finish()
+        sink.finish(lambda: report("encoding", total, total))
     return made
+
+
+def _measure(converter: Converter, clip: Path) -> Target:
+    try:
+        return converter.measure(decode(clip, converter.rate_hz, max_seconds=REFERENCE_SECONDS))
+    except InputError as error:
+        if clip.name in error.message:
+            raise
+        # the converter sees sound only; the person has several files
+        named = f"{display(clip.name)}: {error.message}"
+        raise InputError(named, hint=error.hint, code=error.code) from error
 
 
 def concatenate(job: Job, work: Path, report: Report, *, source: Path) -> Made:
@@ -85,8 +96,7 @@ def concatenate(job: Job, work: Path, report: Report, *, source: Path) -> Made:
         for stretch in concat.join(parts, rate_hz, crossfade_ms=spec.crossfade_ms):
             sink.write(stretch)
         sink.write(silence((gaps_ms[-1] or 0) / 1000, rate_hz))
-        report("encoding", len(files), len(files))
-        sink.finish()
+        sink.finish(lambda: report("encoding", len(files), len(files)))
     return made
 
 

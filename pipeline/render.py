@@ -20,7 +20,7 @@ from pipeline.errors import InputError, SynthesisError
 from pipeline.jobs.job import Job, JobSpec
 from pipeline.jobs.settings import Pauses, Settings, Synthesis
 from pipeline.layout import Layout
-from pipeline.made import Made, Report, Sink, encoder_for
+from pipeline.made import Made, Report, encoder_for
 from pipeline.outbox import ChunkRecord, Manifest, Rendered, Timings
 from pipeline.recordings import concatenate, convert
 from pipeline.sound.assemble import Joiner, Placed
@@ -101,14 +101,9 @@ def speak(
             placed = joiner.add(choice.take.speech.audio, pause_ms=_pause_ms(piece.pause, settings.pauses))
             sink.write(placed.audio)
             made.chunks.append(_record(piece, choice, placed, settings))
-        _finish(sink, report, len(chunks))
+        sink.finish(lambda: report("encoding", len(chunks), len(chunks)))
     made.warnings += _warnings_of(made.chunks)
     return made
-
-
-def _finish(sink: Sink, report: Report, chunks: int) -> None:
-    report("encoding", chunks, chunks)
-    sink.finish()
 
 
 def _chunks(spec: JobSpec, source: Path, made: Made) -> list[Chunk]:

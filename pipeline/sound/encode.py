@@ -13,7 +13,7 @@ from typing import Self
 
 from pipeline.errors import SynthesisError
 from pipeline.sound.audio import Audio, bytes_of
-from pipeline.sound.ffmpeg import STALL_SECONDS, Ffmpeg, environment_failure, last_words
+from pipeline.sound.ffmpeg import STALL_SECONDS, Ffmpeg, Report, environment_failure, last_words
 from pipeline.sound.master import (
     LOUDNESS_TOLERANCE_LU,
     MEASURABLE_LUFS,
@@ -124,13 +124,17 @@ class Encoder:
             raise
         self._samples += len(audio.samples)
 
-    def finish(self) -> tuple[Encoded, ...]:
-        """End the stream and return the files, in the order of the targets."""
+    def finish(self, report: Report | None = None) -> tuple[Encoded, ...]:
+        """End the stream and return the files, in the order of the targets.
+
+        `report` is called about once a second while ffmpeg is at work, which with a loudness to reach may be
+        for many minutes; if it raises, no file is left and the exception passes.
+        """
         if self._samples == 0:
             raise SynthesisError("There was no sound to write.", code="no_sound")
-        self._end(self._process)
+        self._end(self._process, report)
         if self._raw is not None:
-            self._encode_measured(self._raw)
+            self._encode_measured(self._raw, report)
         self._finished = True
         return tuple(self._encoded(name, path) for name, path in self._targets.items())
 
@@ -147,7 +151,10 @@ class Encoder:
         else:
             filters = ",".join(shape) or "anull"
             outputs = ["-af", filters, "-c:a", "pcm_f32le", "-f", "f32le", "-y", f"file:{self._raw}"]
-        return Ffmpeg([*source, *outputs], stdin=subprocess.PIPE, stall_seconds=self._stall_seconds)
+        return self._ffmpeg([*source, *outputs], stdin=subprocess.PIPE)
+
+    def _ffmpeg(self, arguments: Sequence[str], *, stdin: int | None) -> Ffmpeg:
+        return Ffmpeg(arguments, stdin=stdin, tells_progress=True, stall_seconds=self._stall_seconds)
 
     def _outputs(self, filters: Sequence[str]) -> list[str]:
         """Filter once, then write every format from the same samples."""
@@ -160,18 +167,17 @@ class Encoder:
             arguments += ["-threads", "1", *FORMATS[name].arguments, "-y", f"file:{path}"]
         return arguments
 
-    def _encode_measured(self, raw: Path) -> None:
-        gain_db = self._gain_db(raw)
+    def _encode_measured(self, raw: Path, report: Report | None) -> None:
+        gain_db = self._gain_db(raw, report)
         filters = levelling(self._mastering, self._rate_hz, gain_db)
         source = ["-loglevel", "error", *raw_input(self._rate_hz), "-i", f"file:{raw}"]
-        arguments = [*source, *self._outputs(filters)]
-        with Ffmpeg(arguments, stdin=None, stall_seconds=self._stall_seconds) as process:
-            self._end(process)
+        with self._ffmpeg([*source, *self._outputs(filters)], stdin=None) as process:
+            self._end(process, report)
 
-    def _gain_db(self, raw: Path) -> float:
+    def _gain_db(self, raw: Path, report: Report | None) -> float:
         """The one gain that brings the speech, limited, to the loudness asked for; 0 for silence."""
         target = self._mastering.loudness_lufs
-        before = measure_raw(raw, self._rate_hz)
+        before = measure_raw(raw, self._rate_hz, report=report)
         if target is None or before.integrated_lufs < MEASURABLE_LUFS:
             return 0.0
         most_db = most_gain_db(self._mastering, before.true_peak_db)
@@ -181,13 +187,14 @@ class Encoder:
             if gain_db == tried[-1][0]:
                 break
             filters = levelling(self._mastering, self._rate_hz, gain_db)
-            tried.append((gain_db, measure_raw(raw, self._rate_hz, filters).integrated_lufs))
+            after = measure_raw(raw, self._rate_hz, filters, report=report)
+            tried.append((gain_db, after.integrated_lufs))
         gain_db, self.loudness_lufs = tried[-1]
         return gain_db
 
-    def _end(self, process: Ffmpeg) -> None:
+    def _end(self, process: Ffmpeg, report: Report | None = None) -> None:
         """Let ffmpeg end; whatever it complained of is an error, since a file may be short of it."""
-        status = process.finish()
+        status = process.finish(report)
         log = process.log
         if status == 0 and not log.strip():
             return

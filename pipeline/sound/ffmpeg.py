@@ -13,8 +13,9 @@ import select
 import shutil
 import subprocess
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, Self
 
@@ -23,6 +24,9 @@ import imageio_ffmpeg
 from pipeline.errors import EnvironmentFailure, SynthesisError
 
 STALL_SECONDS = 120.0
+REPORT_SECONDS = 1.0
+"how often the caller of `finish` hears from it"
+Report = Callable[[], None]
 _QUERY_SECONDS = 30.0
 _PIPE_BYTES = 1 << 20
 _LOG_LINE_BYTES = 4096
@@ -30,6 +34,9 @@ _LOG_FIRST_LINES, _LOG_LAST_LINES = 1000, 40
 _NEEDED_ENCODERS = frozenset({"libmp3lame", "libopus", "aac", "flac", "pcm_s16le"})
 # The limiter can only be told to make up for its own delay from ffmpeg 5.1 on.
 _NEEDED_OPTION = ("alimiter", "latency")
+_PROGRESS = ("-progress", "pipe:1", "-stats_period", "0.5")
+# It tells its progress on the clock, moving or not: these are the parts that only movement changes.
+_MOVEMENTS = (b"out_time_us=", b"total_size=")
 _ENVIRONMENT_WORDS = {
     "No space left on device": "the disk is full",
     "Disk quota exceeded": "the disk quota is used up",
@@ -95,13 +102,25 @@ class Ffmpeg:
     """One running ffmpeg. Use as a context manager."""
 
     def __init__(
-        self, arguments: Sequence[str], *, stdin: int | IO[bytes] | None, stall_seconds: float = STALL_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: int | IO[bytes] | None,
+        tells_progress: bool = False,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        """Start it; `stdin` is an open file, `subprocess.PIPE` for `write`, or None for nothing."""
+        """Start it; `stdin` is an open file, `subprocess.PIPE` for `write`, or None for nothing.
+
+        `tells_progress`: it writes files and not to its standard output, which then says how far it is;
+        without that, work that goes on after its input has ended would be taken for a stall.
+        """
+        self._tells_progress = tells_progress
         self._stall_seconds = stall_seconds
+        self._moved_at = time.monotonic()
         self._first_lines: list[bytes] = []
         self._last_lines: deque[bytes] = deque(maxlen=_LOG_LAST_LINES)
-        command = [executable(), "-hide_banner", "-nostdin", "-nostats", *arguments]
+        progress = _PROGRESS if tells_progress else ()
+        command = [executable(), "-hide_banner", "-nostdin", "-nostats", *progress, *arguments]
         # A session of its own: Ctrl-C in a terminal is for us, we then tell ffmpeg.
         self._process = subprocess.Popen(
             command,
@@ -111,10 +130,15 @@ class Ffmpeg:
             bufsize=0,
             start_new_session=True,
         )
-        for pipe in (self._process.stdin, self._process.stdout):
-            _make_fast(pipe)
-        self._drain = threading.Thread(target=self._keep_log, name="ffmpeg-log", daemon=True)
-        self._drain.start()
+        _make_fast(self._process.stdin)
+        drains = [self._keep_log]
+        if tells_progress:
+            drains.append(self._watch_progress)
+        else:
+            _make_fast(self._process.stdout)
+        self._drains = [threading.Thread(target=drain, name="ffmpeg-drain", daemon=True) for drain in drains]
+        for thread in self._drains:
+            thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -143,26 +167,39 @@ class Ffmpeg:
                 return os.read(pipe.fileno(), size)
             self._wait_for(pipe, select.POLLIN)
 
-    def finish(self) -> int:
-        """Close its input, wait for it to end by itself and return its exit status."""
+    def finish(self, report: Report | None = None) -> int:
+        """Close its input, wait for it to end by itself and return its exit status.
+
+        `report` is called about once a second meanwhile. What it raises passes through: leaving the
+        block then kills ffmpeg.
+        """
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        while self.read(_PIPE_BYTES):
-            pass
-        try:
-            status = self._process.wait(self._stall_seconds)
-        except subprocess.TimeoutExpired as error:
-            raise self._stalled() from error
-        self._drain.join()
+        if not self._tells_progress:
+            while self.read(_PIPE_BYTES):
+                pass
+        self._moved_at = time.monotonic()
+        while (status := self._ended_within(min(REPORT_SECONDS, self._stall_seconds))) is None:
+            if report is not None:
+                report()
+            if time.monotonic() - self._moved_at > self._stall_seconds:
+                raise self._stalled()
+        self._join_drains()
         return status
+
+    def _ended_within(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def kill(self) -> None:
         """End it now, if it still runs, and free its pipes."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._drain.join()
+        self._join_drains()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -172,6 +209,19 @@ class Ffmpeg:
     def log(self) -> str:
         """What it said: the first lines and the last; complete once it has ended."""
         return b"".join((*self._first_lines, *self._last_lines)).decode("utf-8", "replace")
+
+    def _join_drains(self) -> None:
+        for thread in self._drains:
+            thread.join()
+
+    def _watch_progress(self) -> None:
+        pipe, last = self._process.stdout, dict.fromkeys(_MOVEMENTS, b"")
+        assert isinstance(pipe, io.RawIOBase)
+        with io.BufferedReader(pipe) as lines:
+            while line := lines.readline(_LOG_LINE_BYTES):
+                for name in _MOVEMENTS:
+                    if line.startswith(name) and line != last[name]:
+                        last[name], self._moved_at = line, time.monotonic()
 
     def _keep_log(self) -> None:
         pipe = self._process.stderr

@@ -5,6 +5,7 @@ would be heard, after the filters that are given.
 """
 
 import re
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import SynthesisError
 from pipeline.sound.audio import Samples, bytes_of
 from pipeline.sound.decode import decode_blocks, probe
-from pipeline.sound.ffmpeg import Ffmpeg, last_words
+from pipeline.sound.ffmpeg import Ffmpeg, Report, last_words
 
 MEASURE = "ebur128=peak=true:framelog=quiet"
 _INTEGRATED = re.compile(r"^ +I: +(-?[\d.]+|-inf|nan) LUFS", re.MULTILINE)
@@ -43,18 +44,21 @@ def loudness_of(log: str) -> Loudness:
     return Loudness(integrated_lufs=float(integrated[-1]), true_peak_db=float(peaks[-1]))
 
 
-def measure_raw(path: Path, rate_hz: int, filters: Sequence[str] = ()) -> Loudness:
-    """Loudness of a file of raw float32 samples of ours, after `filters`."""
+def measure_raw(
+    path: Path, rate_hz: int, filters: Sequence[str] = (), *, report: Report | None = None
+) -> Loudness:
+    """Loudness of a file of raw float32 samples of ours, after `filters`; `report` as in `Ffmpeg.finish`."""
     source = [*raw_input(rate_hz), "-i", f"file:{path}"]
-    with Ffmpeg([*source, "-af", ",".join((*filters, MEASURE)), "-f", "null", "-"], stdin=None) as process:
-        process.finish()
+    arguments = [*source, "-af", ",".join((*filters, MEASURE)), "-f", "null", "-"]
+    with Ffmpeg(arguments, stdin=None, tells_progress=True) as process:
+        process.finish(report)
         return loudness_of(process.log)
 
 
 def measure_blocks(blocks: Iterable[Samples], rate_hz: int) -> Loudness:
     """Loudness of a stream of samples."""
     arguments = [*raw_input(rate_hz), "-i", "pipe:0", "-af", MEASURE, "-f", "null", "-"]
-    with Ffmpeg(arguments, stdin=-1) as process:
+    with Ffmpeg(arguments, stdin=subprocess.PIPE, tells_progress=True) as process:
         for block in blocks:
             process.write(bytes_of(block))
         process.finish()

@@ -17,6 +17,7 @@ from pipeline.jobs.job import Job, JobSpec, Part, VoiceChoice
 from pipeline.jobs.settings import Settings
 from pipeline.made import Made
 from pipeline.recordings import BLOCK_SECONDS, concatenate, convert, silences
+from pipeline.sound import ffmpeg
 from pipeline.sound.audio import Audio, read_wav, write_wav
 
 
@@ -163,6 +164,20 @@ def test_a_recording_that_is_none_is_told_by_name(desk: Desk, which: str, conten
     with pytest.raises(InputError, match=said) as caught:
         desk.convert()
     assert which in caught.value.message
+
+
+@pytest.mark.parametrize("parts", [(), (Part(file="in.wav"),)], ids=["converted", "joined"])
+def test_progress_is_told_while_the_files_are_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, parts: tuple[Part, ...]
+) -> None:
+    """With a loudness to reach that may be minutes, in which a stop must be heard."""
+    monkeypatch.setattr(ffmpeg, "REPORT_SECONDS", 0.01)
+    desk.put("in.wav", tone(5.0))
+    if parts:
+        desk.join(*parts, audio={"loudness_lufs": -20.0})
+    else:
+        desk.convert(audio={"loudness_lufs": -20.0})
+    assert len([stage for stage, _, _ in desk.stages if stage == "encoding"]) > 3
 
 
 # -- joining ------------------------------------------------------------------------------------------

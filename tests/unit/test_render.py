@@ -20,6 +20,7 @@ from pipeline.jobs.settings import Settings
 from pipeline.layout import Layout
 from pipeline.outbox import ChunkRecord
 from pipeline.render import Rendering, render
+from pipeline.sound import ffmpeg
 from pipeline.sound.audio import Audio, Speech
 from pipeline.sound.measure import measure_file
 from pipeline.text.prepare import prepare
@@ -169,6 +170,15 @@ def test_progress_is_told_at_each_chunk(studio: Studio) -> None:
     """And that the encoder is at work."""
     studio.render(job())
     assert studio.stages == [("speaking", 0, 3), ("speaking", 1, 3), ("speaking", 2, 3), ("encoding", 3, 3)]
+
+
+def test_progress_is_told_while_the_files_are_written(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a loudness to reach that may be minutes, in which a stop must be heard."""
+    monkeypatch.setattr(ffmpeg, "REPORT_SECONDS", 0.01)
+    studio.render(job(audio={"loudness_lufs": -20.0}, output={"formats": ["mp3", "opus"]}))
+    assert studio.stages.count(("encoding", 3, 3)) > 3
 
 
 def test_a_text_file_is_read(studio: Studio) -> None:

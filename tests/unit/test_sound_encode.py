@@ -1,8 +1,10 @@
 """Finished speech into files: every format, tags, memory, failures; nothing half-written stays."""
 
+import itertools
 import os
 import resource
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sound_samples import RATE_HZ, noise, rms_db, tone
 
-from pipeline.errors import EnvironmentFailure, SynthesisError
+from pipeline.errors import EnvironmentFailure, Interrupted, SynthesisError
+from pipeline.sound import ffmpeg
 from pipeline.sound.audio import Audio, from_pcm16, read_wav
 from pipeline.sound.decode import decode, probe
 from pipeline.sound.encode import FORMATS, MAX_TAG_CHARS, Encoded, Encoder, clean_tag, output_rate_hz
@@ -182,6 +185,41 @@ def test_a_stream_given_up_leaves_nothing(tmp_path: Path, mastering: Mastering) 
     ):
         encoder.write(tone(5.0))
         raise KeyError
+    assert os.listdir(tmp_path) == []
+    assert children.read_text() == before
+
+
+def test_a_long_second_pass_is_no_stall(tmp_path: Path) -> None:
+    """With a loudness to reach nearly all of the work comes after the last sample."""
+    targets = {name: tmp_path / f"a.{name}" for name in ("mp3", "opus", "m4a", "flac")}
+    started = time.monotonic()
+    encode(targets, noise(120.0), mastering=Mastering(loudness_lufs=-20), stall_seconds=1.2)
+    assert time.monotonic() - started > 1.5, "too quick to prove anything"
+
+
+@pytest.mark.parametrize("mastering", [Mastering(), Mastering(loudness_lufs=-20)])
+@pytest.mark.parametrize("call", [1, 3])
+def test_a_stop_while_the_files_are_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mastering: Mastering, call: int
+) -> None:
+    """The report that is called during `finish` may say so at any time."""
+    monkeypatch.setattr(ffmpeg, "REPORT_SECONDS", 0.01)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before, calls = children.read_text(), itertools.count(1)
+
+    def report() -> None:
+        if next(calls) == call:
+            raise Interrupted("stop")
+
+    with (
+        pytest.raises(Interrupted),
+        Encoder(
+            {"mp3": tmp_path / "a.mp3", "opus": tmp_path / "a.opus"}, RATE_HZ, mastering=mastering
+        ) as encoder,
+    ):
+        encoder.write(noise(60.0))
+        encoder.finish(report)
+    assert next(calls) == call + 1
     assert os.listdir(tmp_path) == []
     assert children.read_text() == before
 

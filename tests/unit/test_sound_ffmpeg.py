@@ -111,6 +111,60 @@ def test_one_that_says_nothing_is_stopped(tmp_path: Path, monkeypatch: pytest.Mo
         process.finish()
 
 
+def test_one_that_works_on_after_its_input_is_no_stall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it writes files it takes nothing and gives nothing, but tells that it gets on."""
+    fake(tmp_path, "for n in 1 2 3 4 5 6; do echo out_time_us=$n; sleep 0.2; done", monkeypatch)
+    with Ffmpeg([], stdin=None, tells_progress=True, stall_seconds=0.7) as process:
+        assert process.finish() == 0
+
+
+def test_one_that_tells_the_same_again_and_again_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reports come on the clock: that they come says nothing, that they differ does."""
+    fake(tmp_path, "while sleep 0.1; do echo out_time_us=7; echo speed=$((n+=1)); done", monkeypatch)
+    before = children()
+    with (
+        pytest.raises(SynthesisError, match="did not move"),
+        Ffmpeg([], stdin=None, tells_progress=True, stall_seconds=0.5) as process,
+    ):
+        process.finish()
+    assert children() == before
+
+
+def test_its_progress_never_fills_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Megabytes of it while we only write."""
+    fake(tmp_path, "seq -f 'out_time_us=%.0f' 400000; cat >/dev/null", monkeypatch)
+    with Ffmpeg([], stdin=subprocess.PIPE, tells_progress=True, stall_seconds=5) as process:
+        process.write(memoryview(bytes(8 << 20)))
+        assert process.finish() == 0
+
+
+def test_ffmpeg_itself_tells_its_progress(tmp_path: Path) -> None:
+    """Paced to real time it works for longer than it may stand still."""
+    tone = ["-f", "lavfi", "-re", "-i", "sine=d=3", "-f", "wav", f"file:{tmp_path / 'a.wav'}"]
+    with Ffmpeg(["-loglevel", "error", *tone], stdin=None, tells_progress=True, stall_seconds=1.5) as process:
+        assert process.finish() == 0
+        assert process.log == ""
+
+
+def test_who_waits_for_the_end_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """About once a second; what the report raises ends the wait and the process."""
+    monkeypatch.setattr(ffmpeg, "REPORT_SECONDS", 0.05)
+    fake(tmp_path, "sleep 0.5", monkeypatch)
+    heard: list[float] = []
+    with Ffmpeg([], stdin=None, tells_progress=True) as process:
+        assert process.finish(lambda: heard.append(time.monotonic())) == 0
+    assert 2 <= len(heard) <= 12
+    fake(tmp_path, "exec sleep 60", monkeypatch)
+    before, started = children(), time.monotonic()
+    with pytest.raises(KeyError), Ffmpeg([], stdin=None, tells_progress=True) as process:
+        process.finish(lambda: {}["stop"])
+    assert children() == before and time.monotonic() - started < 5
+
+
 def test_one_that_died_breaks_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing on to a dead ffmpeg is noticed, and its last words are there."""
     fake(tmp_path, "echo out of ideas >&2; exit 3", monkeypatch)
