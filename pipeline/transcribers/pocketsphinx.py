@@ -40,7 +40,7 @@ LEVEL = 0.1
 "root mean square to which speech is brought"
 MAX_GAIN = 30.0
 SILENT_AMPLITUDE = 3e-4
-"speech whose loudest 20 ms stay below this is silence"
+"speech whose loudest 10 ms stay below this is silence"
 
 # How well a word fits the sound: log10 of its acoustic likelihood a frame against the best phones there.
 # A decoded word that fits worse than this is not what is heard there; by length in frames, since a word
