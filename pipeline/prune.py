@@ -22,6 +22,7 @@ from typing import IO
 
 from pipeline.config import Retention
 from pipeline.files import display
+from pipeline.intake.claim import below
 from pipeline.jobs.job import Drop, DropState
 from pipeline.layout import HIDDEN, Layout
 from pipeline.ledger import Ledger, Result, ResultFile
@@ -145,7 +146,7 @@ def _standing(folder: Path, files: Sequence[ResultFile]) -> list[ResultFile]:
 
 
 def _source_units(ledger: Ledger, layout: Layout) -> Iterator[Unit]:
-    recordings, endings = ledger.drops_of_kind("vc"), ledger.endings()
+    recordings = ledger.drops_of_kind("vc")
     for drop in ledger.drops_in(DropState.DONE):
         if drop.mode == "move" and drop.location:
             yield Unit(
@@ -155,7 +156,7 @@ def _source_units(ledger: Ledger, layout: Layout) -> Iterator[Unit]:
                 root=layout.inbox,
                 folder=PurePosixPath(HIDDEN, "done", drop.id),
                 pieces=_source_pieces(drop, layout.done(drop.id)),
-                moment=endings.get(drop.id, drop.claimed_at),
+                moment=drop.claimed_at if drop.ended_at is None else drop.ended_at,
                 recording=drop.id in recordings,
             )
 
@@ -164,7 +165,7 @@ def _source_pieces(drop: Drop, folder: Path) -> tuple[Piece, ...]:
     """The dropped file with its hash; of its companions only the ledger's word that they are ours."""
     pieces = []
     for member in drop.members:
-        name = PurePosixPath(member).relative_to(drop.folder)
+        name = below(drop, member)
         with contextlib.suppress(OSError):
             status = os.lstat(folder / name)
             own = member == drop.relative

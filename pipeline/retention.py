@@ -3,7 +3,7 @@
 Takes a stock of things with their sizes and ages and the `retention` section; touches no disk and no
 ledger (`prune` does). Invariants: what is planned to go is oldest first and whole; nothing that the
 `obstacle` function objects to, none of the newest and nothing young is ever in the plan; more than
-half of a root never goes unless somebody said so.
+half of a root never goes at once unless somebody said so.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,8 @@ DAY_SECONDS = 86_400.0
 HOUR_SECONDS = 3_600.0
 LONGEST_GAP_SECONDS = 24 * HOUR_SECONDS
 CLOCK_DRIFT_SECONDS = 600.0
+UNLESS = "nothing of it is removed unless you say so with `prune --more-than-half`"
+NEVER_MOST = "never more than half goes at once"
 # Nothing was made before Voxspool was: a clock that says so is not set.
 EARLIEST_CLOCK = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
@@ -95,11 +97,12 @@ class Spared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What goes, what is spared, what a person should know. `refused`: nothing of that pool goes."""
+    """What goes, what is spared, what a person should know."""
 
     going: tuple[Going, ...] = ()
     spared: tuple[Spared, ...] = ()
     refused: tuple[tuple[Pool, str], ...] = ()
+    "what would have to go and does not, by pool, with the reason"
     warnings: tuple[str, ...] = ()
 
     @property
@@ -107,7 +110,21 @@ class Plan:
         """What it frees."""
         return sum(item.unit.bytes for item in self.going)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know, in sentences: the warnings, and what was refused."""
+        pools: dict[str, list[str]] = {}
+        for pool, reason in self.refused:
+            pools.setdefault(reason, []).append(pool)
+        refusals = (f"Pruning of {', '.join(names)}: {reason}." for reason, names in pools.items())
+        return (*self.warnings, *refusals)
 
+
+_OVER_CAP = {
+    Pool.RESULTS: "the outbox is over its size cap",
+    Pool.SOURCES: "the recordings are over their size cap",
+    Pool.CACHE: "least recently used take, the cache is over its size cap",
+}
 Obstacle = Callable[[Unit], str]
 "why a unit may not go (changed, open, marked); empty if it may"
 
@@ -125,51 +142,63 @@ def plan(
 
     `report_only` names pools that may be measured but not pruned, with the reason.
     """
-    shield = _Shield(stock, rules, now, obstacle)
-    results = [unit for unit in stock if unit.pool is Pool.RESULTS]
-    sources = [unit for unit in stock if unit.pool is Pool.SOURCES]
-    wanted = [
-        _over_cap(results, rules.outbox_max_gb * GB, shield, "the outbox is over its size cap"),
-        _sources(sources, rules, now, shield),
-        _work([unit for unit in stock if unit.pool is Pool.WORK], rules, now, shield),
-        _over_cap(
-            [unit for unit in stock if unit.pool is Pool.CACHE],
-            rules.cache_max_gb * GB,
-            shield,
-            "least recently used take, the cache is over its size cap",
-        ),
-    ]
+    pools = {pool: [unit for unit in stock if unit.pool is pool] for pool in Pool}
+    wanted = _wanted(pools, rules, now, _Shield(stock, rules, now, obstacle), more_than_half)
     going: list[Going] = []
     spared: list[Spared] = []
     refused: list[tuple[Pool, str]] = []
-    for pool, part in zip(Pool, wanted, strict=True):
-        reason = (report_only or {}).get(pool, "") if part.going else ""
-        if not reason and not more_than_half and pool in (Pool.RESULTS, Pool.SOURCES):
-            reason = _too_much(part.going, [unit for unit in stock if unit.pool is pool])
-        if reason:
+    for pool, part in wanted:
+        reason = (report_only or {}).get(pool, "") if part.going else part.refusal
+        if not reason and not part.bounded and not more_than_half:
+            before = [item for item in going if item.unit.pool is pool]
+            reason = _too_much(part.going, before, pools[pool])
+        if reason and (pool, reason) not in refused:
             refused.append((pool, reason))
-        going += part.going
+        if reason:
+            spared += [Spared(unit=i.unit, reason=f"{i.reason}, but see above") for i in part.going]
+        else:
+            going += part.going
         spared += part.spared
-    stopped = {pool for pool, _ in refused}
-    made = Plan(
-        going=tuple(item for item in going if item.unit.pool not in stopped),
-        spared=(
-            *spared,
-            *(
-                Spared(unit=item.unit, reason=f"{item.reason}, but see above")
-                for item in going
-                if item.unit.pool in stopped
-            ),
-        ),
-        refused=tuple(refused),
-    )
-    return replace(made, warnings=_warnings(results, rules, made))
+    made = Plan(going=tuple(going), spared=tuple(spared), refused=tuple(refused))
+    cut = {pool for pool, part in wanted if part.cut} - {pool for pool, _ in refused}
+    return replace(made, warnings=_warnings(pools[Pool.RESULTS], rules, made, cut))
+
+
+def _wanted(
+    pools: dict[Pool, list[Unit]], rules: Retention, now: float, shield: "_Shield", more_than_half: bool
+) -> list[tuple[Pool, "_Part"]]:
+    """What each rule by itself would have go."""
+    half = {pool: None if more_than_half else _Half(pools[pool]) for pool in (Pool.RESULTS, Pool.SOURCES)}
+
+    def over(pool: Pool, units: Sequence[Unit], cap_gb: float) -> _Part:
+        return _over_cap(units, cap_gb * GB, shield, _OVER_CAP[pool], half.get(pool))
+
+    recordings = over(Pool.SOURCES, [u for u in pools[Pool.SOURCES] if u.recording], rules.vc_inputs_max_gb)
+    wanted = [
+        (Pool.RESULTS, over(Pool.RESULTS, pools[Pool.RESULTS], rules.outbox_max_gb)),
+        (Pool.SOURCES, recordings),
+        (Pool.WORK, _work(pools[Pool.WORK], rules, now, shield)),
+        (Pool.CACHE, over(Pool.CACHE, pools[Pool.CACHE], rules.cache_max_gb)),
+    ]
+    if rules.done_max_days is not None:
+        seen = recordings.keys()
+        rest = [unit for unit in pools[Pool.SOURCES] if unit.key not in seen]
+        aged = _older_than(rest, rules.done_max_days, now, shield)
+        aged.bounded = False
+        wanted.insert(2, (Pool.SOURCES, aged))
+    return wanted
 
 
 @dataclass(slots=True)
 class _Part:
     going: list[Going]
     spared: list[Spared]
+    bounded: bool = True
+    "no more goes than may go at once, however much there is to go"
+    cut: bool = False
+    "more would have to go, but not at once"
+    refusal: str = ""
+    "why nothing goes"
 
     def keys(self) -> set[str]:
         return {item.unit.key for item in self.going} | {item.unit.key for item in self.spared}
@@ -196,17 +225,49 @@ class _Shield:
             return f"younger than {self._rules.keep_hours:g} h"
         return self._obstacle(unit)
 
-    def sort(self, candidates: Iterable[tuple[Unit, str]], enough: Callable[[Unit], bool]) -> _Part:
-        """Take candidates in turn until `enough` of them, told of each that goes, says so."""
+    def sort(
+        self,
+        candidates: Iterable[tuple[Unit, str]],
+        enough: Callable[[Unit], bool],
+        half: "_Half | None" = None,
+    ) -> _Part:
+        """Take candidates in turn until `enough`, told of each that goes, says so, or `half` is full."""
         part = _Part([], [])
         for unit, why in candidates:
             if reason := self.reason(unit):
                 part.spared.append(Spared(unit=unit, reason=reason))
                 continue
+            if half is not None and not half.takes(unit):
+                part.cut = True
+                part.refusal = "" if part.going else half.refusal(unit)
+                break
             part.going.append(Going(unit=unit, reason=why))
             if enough(unit):
                 break
         return part
+
+
+class _Half:
+    """How much of a pool may go at once: half of it, by size and by number."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._count, self._whole = len(units), sum(unit.bytes for unit in units)
+        self._left, self._left_bytes = len(units) // 2, self._whole / 2
+
+    def takes(self, unit: Unit) -> bool:
+        """Whether this one may go too; counts it if so."""
+        if self._left < 1 or unit.bytes > self._left_bytes:
+            return False
+        self._left -= 1
+        self._left_bytes -= unit.bytes
+        return True
+
+    def refusal(self, unit: Unit) -> str:
+        """Why not even the first goes."""
+        return (
+            f"{unit.name} ({size(unit.bytes)}) comes first, and is more than half of all that there is"
+            f" ({self._count}, {size(self._whole)}); {UNLESS}"
+        )
 
 
 def _newest_first(units: Iterable[Unit]) -> list[Unit]:
@@ -217,7 +278,9 @@ def _oldest_first(units: Iterable[Unit]) -> list[Unit]:
     return sorted(units, key=lambda unit: (unit.moment, unit.key))
 
 
-def _over_cap(units: Sequence[Unit], cap_bytes: float, shield: _Shield, why: str) -> _Part:
+def _over_cap(
+    units: Sequence[Unit], cap_bytes: float, shield: _Shield, why: str, half: _Half | None = None
+) -> _Part:
     over = sum(unit.bytes for unit in units) - cap_bytes
     if over <= 0:
         return _Part([], [])
@@ -227,20 +290,7 @@ def _over_cap(units: Sequence[Unit], cap_bytes: float, shield: _Shield, why: str
         over -= unit.bytes
         return over <= 0
 
-    return shield.sort(((unit, why) for unit in _oldest_first(units)), enough)
-
-
-def _sources(units: Sequence[Unit], rules: Retention, now: float, shield: _Shield) -> _Part:
-    recordings = [unit for unit in units if unit.recording]
-    part = _over_cap(
-        recordings, rules.vc_inputs_max_gb * GB, shield, "the recordings are over their size cap"
-    )
-    if rules.done_max_days is None:
-        return part
-    seen = part.keys()
-    rest = [unit for unit in units if unit.key not in seen]
-    aged = _older_than(rest, rules.done_max_days, now, shield)
-    return _Part(part.going + aged.going, part.spared + aged.spared)
+    return shield.sort(((unit, why) for unit in _oldest_first(units)), enough, half)
 
 
 def _work(units: Sequence[Unit], rules: Retention, now: float, shield: _Shield) -> _Part:
@@ -267,17 +317,24 @@ def _older_than(units: Sequence[Unit], days: float, now: float, shield: _Shield)
     return shield.sort(((unit, f"older than {days:g} days") for unit in old), lambda _: False)
 
 
-def _too_much(going: Sequence[Going], units: Sequence[Unit]) -> str:
-    gone, whole = sum(item.unit.bytes for item in going), sum(unit.bytes for unit in units)
-    if 2 * gone <= whole and 2 * len(going) <= len(units):
+def _too_much(going: Sequence[Going], before: Sequence[Going], units: Sequence[Unit]) -> str:
+    """Why `going` may not go after `before` did; empty if it may."""
+    count = len(going) + len(before)
+    gone, whole = sum(i.unit.bytes for i in (*going, *before)), sum(unit.bytes for unit in units)
+    if not going or (2 * gone <= whole and 2 * count <= len(units)):
         return ""
     return (
-        f"{len(going)} of {len(units)} ({size(gone)} of {size(whole)}) would go, which is more than half;"
-        " nothing is removed unless you say so with --more-than-half"
+        f"{count} of {len(units)} ({size(gone)} of {size(whole)}) would go, which is more than half; {UNLESS}"
     )
 
 
-def _warnings(results: Sequence[Unit], rules: Retention, made: Plan) -> tuple[str, ...]:
+def _warnings(results: Sequence[Unit], rules: Retention, made: Plan, cut: set[Pool]) -> tuple[str, ...]:
+    more = f"{NEVER_MOST}, the rest follows at the next run."
+    told = _outbox_warnings(results, rules, made, more if Pool.RESULTS in cut else "")
+    return (*told, f"The recordings stay over their cap for now: {more}") if Pool.SOURCES in cut else told
+
+
+def _outbox_warnings(results: Sequence[Unit], rules: Retention, made: Plan, more: str) -> tuple[str, ...]:
     total, cap = sum(unit.bytes for unit in results), rules.outbox_max_gb * GB
     percent = 100 * total / cap
     if percent < rules.warn_percent:
@@ -286,7 +343,8 @@ def _warnings(results: Sequence[Unit], rules: Retention, made: Plan) -> tuple[st
     left = total - sum(item.unit.bytes for item in made.going if item.unit.pool is Pool.RESULTS)
     if left <= cap:
         return (told,)
-    return (told, f"It stays {size(left - cap)} over its cap: what else is there must not be removed.")
+    over = f"It stays {size(left - cap)} over its cap"
+    return (told, f"{over} for now: {more}" if more else f"{over}: what else is there must not be removed.")
 
 
 # -- the clock ---------------------------------------------------------------------------------
@@ -330,8 +388,7 @@ def clock_problem(now: Seen, last: Seen | None) -> str:
 
 def describe(made: Plan) -> list[str]:
     """The plan line by line, as `prune --dry-run` prints it."""
-    lines = [*made.warnings]
-    lines += [f"{pool}: {reason}." for pool, reason in made.refused]
+    lines = [*made.notes]
     lines += [_line("goes", item.unit, item.reason) for item in made.going]
     lines += [_line("stays", item.unit, item.reason) for item in made.spared]
     if made.going:

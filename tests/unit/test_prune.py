@@ -4,6 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -334,6 +335,31 @@ def test_a_done_folder_with_something_foreign_in_it_stays(
     plan = made(ledger, layout, rules)
     assert [item.unit.key for item in plan.going] == ["b"]
     assert plan.spared[0].reason == f"holds {extra.name}, which is not ours"
+
+
+def test_companions_with_decomposed_names_are_ours(ledger: Ledger, layout: Layout) -> None:
+    """As a Mac spells them; in the done folder they lie as job files spell names."""
+    paths = [a_source(ledger, layout, key) for key in ("b", "c", "d")]
+    folder = layout.done("a")
+    folder.mkdir(parents=True)
+    for name, size in (("job.yaml", 10), (unicodedata.normalize("NFC", "Bücher.wav"), 390)):
+        (folder / name).write_bytes(b"a" * size)
+    status = (folder / "job.yaml").stat()
+    drop = a_drop("a", relative="sub/job.yaml", claimed_at=1_700_000_000.0)
+    members = ("sub/job.yaml", "sub/" + unicodedata.normalize("NFD", "Bücher.wav"))
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns, 0)
+    spec = JobSpec(kind="vc", settings=Settings(), voice=VoiceChoice(name="x"))
+    job = a_job("a-0", drop_id="a", spec=spec)
+    submit(ledger, job, drop=replace(drop, members=members, stamp=stamp, sha256="?"))
+    ledger.finish("a-0", JobState.DONE)
+    ledger._clock.now -= 30 * DAY  # type: ignore[attr-defined]
+    ledger.end_drop("a", DropState.DONE, str(folder))
+    ledger._clock.now += 30 * DAY  # type: ignore[attr-defined]
+    rules = RULES.model_copy(update={"vc_inputs_max_gb": 350e-9})
+    plan = made(ledger, layout, rules, more_than_half=True)
+    assert [(item.unit.key, item.unit.bytes) for item in plan.going] == [("a", 400)]
+    apply(plan, ledger)
+    assert not folder.exists() and all(path.exists() for path in paths)
 
 
 def test_a_source_that_was_changed_stays(ledger: Ledger, layout: Layout) -> None:

@@ -92,17 +92,77 @@ def test_nobody_is_asked_about_what_need_not_go() -> None:
     assert asked == ["u5"]
 
 
-def test_more_than_half_of_a_root_never_goes_unasked() -> None:
-    """A cap of 5 MB that was meant to be 5 GB does not empty the outbox."""
+def test_more_than_half_of_an_outbox_goes_in_steps() -> None:
+    """Far over its cap it comes down by half at each run, oldest first, and says so, until it fits."""
+    stock, ran = [unit(f"u{n}", days=n + 1) for n in range(24)], []
+    while made := make(stock).going:
+        keys = {item.unit.key for item in made}
+        assert keys == {u.key for u in stock[len(stock) - len(made) :]}
+        ran.append((len(made), len(make(stock).warnings)))
+        stock = [u for u in stock if u.key not in keys]
+    assert ran == [(12, 2), (6, 2), (1, 1)]
+    first = make([unit(f"u{n}", days=n + 1) for n in range(24)])
+    assert first.warnings[1] == (
+        "It stays 7.0 GB over its cap for now: never more than half goes at once, the rest follows at the"
+        " next run."
+    )
+    assert first.refused == () and first.notes == first.warnings
+
+
+def test_more_than_half_goes_where_somebody_said_so() -> None:
+    """At once."""
     stock = [unit(f"u{n}", days=n + 1) for n in range(10)]
     rules = Retention(keep_newest=0, keep_hours=0, outbox_max_gb=0.005)
-    made = make(stock, rules)
+    assert len(make(stock, rules).going) == 5
+    assert len(make(stock, rules, more_than_half=True).going) == 10
+
+
+def test_one_that_is_more_than_half_by_itself_waits_for_a_word() -> None:
+    """Nothing younger goes in its place, and no run promises that it follows."""
+    stock = [unit("huge", days=9, gb=8), unit("b", days=2, gb=1), unit("c", days=1, gb=1)]
+    made = make(stock)
     assert made.going == ()
     [(pool, reason)] = made.refused
     assert pool is Pool.RESULTS
-    assert reason.startswith("10 of 10 (10.0 GB of 10.0 GB) would go, which is more than half;")
-    assert len(made.spared) == 10
-    assert len(make(stock, rules, more_than_half=True).going) == 10
+    assert reason.startswith("huge (8.0 GB) comes first, and is more than half of all that there is")
+    assert "next run" not in "".join(made.notes)
+    assert going(make(stock, more_than_half=True)) == ["huge"]
+
+
+def test_recordings_far_over_their_cap_go_in_steps_too() -> None:
+    """Half of all processed drops is the most, and people hear of the rest."""
+    stock = [unit(f"r{n}", days=n + 1, pool=Pool.SOURCES, recording=True) for n in range(10)]
+    made = make(stock)
+    assert going(made) == ["r9", "r8", "r7", "r6", "r5"]
+    assert made.warnings == (
+        "The recordings stay over their cap for now: never more than half goes at once, the rest follows"
+        " at the next run.",
+    )
+
+
+def test_more_than_half_never_goes_for_its_age_unasked() -> None:
+    """done_max_days: 3 that was meant to be 300 empties nothing; the cap is kept meanwhile."""
+    stock = [unit(f"s{n}", days=n + 1, gb=0.5, pool=Pool.SOURCES, recording=n > 4) for n in range(10)]
+    rules = Retention(keep_newest=0, keep_hours=0, done_max_days=3)
+    made = make(stock, rules)
+    assert going(made) == ["s9"]
+    [(pool, reason)] = made.refused
+    assert pool is Pool.SOURCES
+    assert reason.startswith("7 of 10 (3.5 GB of 5.0 GB) would go, which is more than half;")
+    assert len(made.spared) == 6
+    assert len(make(stock, rules, more_than_half=True).going) == 7
+
+
+def test_people_hear_what_was_refused() -> None:
+    """In sentences, one for each reason, after the warnings."""
+    pools = dict.fromkeys((Pool.RESULTS, Pool.SOURCES), "it is synchronised")
+    stock = [unit(f"u{n}", days=n + 1) for n in range(7)]
+    stock += [unit(f"r{n}", days=n + 1, pool=Pool.SOURCES, recording=True) for n in range(6)]
+    assert make(stock, report_only=pools).notes == (
+        "The outbox holds 7.0 GB of 5.0 GB (140 %).",
+        "It stays 2.0 GB over its cap: what else is there must not be removed.",
+        "Pruning of results, sources: it is synchronised.",
+    )
 
 
 def test_half_may_go() -> None:
