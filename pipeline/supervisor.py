@@ -42,6 +42,8 @@ START_FAILURES_ALLOWED = 3
 "workers in a row that end within seconds without having had a job"
 START_SECONDS = 15.0
 START_AGAIN_SECONDS = 60.0
+ONCE_PATIENCE_SECONDS = 10.0
+"trouble that lasts longer ends a run with `once`"
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Supervisor:
         self._worker_trouble = ""
         self._tick_trouble = ""
         self._workers_not_before = 0.0
+        self._troubled_since: float | None = None
         self._sources_owed = True
         self._schedule = schedule.Scheduler()
         self._pruned_at_start = False
@@ -227,9 +230,18 @@ class Supervisor:
         counts = self._ledger.counts()
         if counts[JobState.RUNNING]:
             return False
-        if self._paused() or self._trouble():
+        if self._paused() or self._given_up():
             return True
         return self._watch.quiet() and counts[JobState.QUEUED] == self._ledger.waiting_for_machine()
+
+    def _given_up(self) -> bool:
+        """Whether trouble has lasted for longer than a run with `once` waits for it to pass."""
+        if not self._trouble():
+            self._troubled_since = None
+            return False
+        now = time.monotonic()
+        self._troubled_since = self._troubled_since or now
+        return now - self._troubled_since > ONCE_PATIENCE_SECONDS
 
     def _end(self, job: Job, state: JobState, code: str, message: str, hint: str = "") -> None:
         self._ledger.finish(job.id, state, code=code, message=message, hint=hint)
