@@ -24,7 +24,7 @@ from pipeline.explain import explain
 from pipeline.files import display, exclusive_lock, move_new, sha256_of
 from pipeline.intake.claim import below
 from pipeline.intake.ignore import IgnoreList
-from pipeline.jobs.job import Drop, DropState
+from pipeline.jobs.job import Drop, DropState, Job, JobState
 from pipeline.layout import Layout, last_place, layout_of
 from pipeline.ledger import Ledger
 from pipeline.logs import log_to
@@ -145,7 +145,7 @@ def examine(options: argparse.Namespace) -> int:
     """`doctor`."""
     findings = doctor.examine(load_config(options.config))
     print(doctor.render(findings), end="")
-    return 1 if any(finding.level == "fail" for finding in findings) else 0
+    return 1 if doctor.failed(findings) else 0
 
 
 # -- looking ---------------------------------------------------------------------------------------
@@ -174,7 +174,9 @@ def _status(layout: Layout) -> dict[str, Any]:
         status["state"] = "stopped"
     if layout.ledger_file.exists():
         ledger = Ledger(layout.ledger_file, clock=time.time)
+        not_listed = status.get("not_listed", {})
         status.update(snapshot_jobs(ledger))
+        status["not_listed"] = {**not_listed, **status["not_listed"]}
         ledger.close()
     return status
 
@@ -245,15 +247,24 @@ def _deliver(path: Path, folder: Path) -> Path:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Ask for a job to be cancelled at its next chunk."""
+    """Ask for a job to be cancelled."""
     layout = layout_of(load_config(options.config))
     ledger = _ledger(layout)
     if ledger.request_cancel(options.job):
-        print(f"{options.job} will be cancelled at its next chunk.")
+        print(f"{options.job} {_cancelled_when(ledger.job(options.job), _daemon_runs(layout))}")
         return 0
     job = ledger.job(options.job)
     print(f"{options.job} is {job.state} already." if job else _unknown_job(options.job), file=sys.stderr)
     return 1
+
+
+def _cancelled_when(job: Job | None, daemon_runs: bool) -> str:
+    """The request is in the ledger; who reads it there, and when, depends."""
+    if not daemon_runs:
+        return "will be cancelled when Voxspool is started."
+    if job is not None and job.state is JobState.RUNNING:
+        return "is being worked on and will be cancelled as soon as the chunk in hand is done."
+    return "is taken out of the queue."
 
 
 def retry(options: argparse.Namespace) -> int:

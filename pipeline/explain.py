@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.files import display
-from pipeline.intake.ignore import IgnoreList, entry_type, explain_name
+from pipeline.intake.ignore import Candidate, DropKind, IgnoreList, entry_type, explain_name
 from pipeline.jobs.job import Drop, DropState, Job, JobState
 from pipeline.layout import HIDDEN, Layout, last_place, layout_of
 from pipeline.ledger import Ledger
@@ -31,6 +31,8 @@ def explain(
         told.append("Voxspool is not running: nothing happens to any file. Start it with `make run`.")
     elif layout.pause_file.exists():
         told.append(f"Voxspool is paused: delete {layout.pause_file} to go on.")
+    elif status and status.get("trouble"):
+        told.append(f"Voxspool cannot go on: {' '.join(status['trouble'])}")
     return told
 
 
@@ -77,7 +79,21 @@ def _waiting(relative: str, path: Path, config: Config, status: Mapping[str, Any
     if relative.partition("/")[0] == HIDDEN:
         yield f"{display(relative)} lies in Voxspool's own folder: it was taken already."
         return
-    yield explain_name(relative, entry_type(os.lstat(path).st_mode), IgnoreList(config.intake.ignore))
+    kind, ignore = entry_type(os.lstat(path).st_mode), IgnoreList(config.intake.ignore)
+    match ignore.classify(relative, kind):
+        case Candidate(kind=drop) if drop is not DropKind.DEFAULTS and status is not None:
+            yield f"{display(relative)} is a drop ({drop}). {_unlisted(status)}"
+        case _:
+            yield explain_name(relative, kind, ignore)
+
+
+def _unlisted(status: Mapping[str, Any]) -> str:
+    """What a status tells of a drop that it does not list: its own age, and how many it left out."""
+    more = status.get("not_listed", {}).get("waiting", 0)
+    told = f"The daemon's status of {status['updated_at']} does not name it"
+    if more:
+        return f"{told}: it may be one of the {more} waiting files that are only counted there."
+    return f"{told}: it has come or changed since then."
 
 
 def _drop(drop: Drop, layout: Layout, ledger: Ledger) -> str:

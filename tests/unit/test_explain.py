@@ -51,6 +51,38 @@ def test_a_file_that_waits_says_what_the_daemon_says(asker: Asker) -> None:
         assert asker.ask(path, status=status) == "sub/a.txt is settling: still growing, 3 MB."
 
 
+UPDATED = "2026-10-01T10:00:00+00:00"
+
+
+def test_a_file_that_the_status_does_not_list_is_promised_nothing(asker: Asker) -> None:
+    """The status names the first 500 and counts the rest: what keeps the others is not known here."""
+    put(asker.layout, "z.txt"), put(asker.layout, "z.epub")
+    named = [{"path": f"a{n:03}.txt", "state": "settling", "reason": "growing"} for n in range(500)]
+    status: dict[str, Any] = {"updated_at": UPDATED, "waiting": named, "not_listed": {"waiting": 71}}
+    assert asker.ask("z.txt", status=status) == (
+        f"z.txt is a drop (text). The daemon's status of {UPDATED} does not name it: it may be one of the 71"
+        " waiting files that are only counted there."
+    )
+    assert "is not taken: not supported yet" in asker.ask("z.epub", status=status)
+
+
+def test_a_file_that_came_after_the_last_status_is_new(asker: Asker) -> None:
+    """The status tells of all that wait, and of this one not yet."""
+    put(asker.layout, "a.txt")
+    status = {"updated_at": UPDATED, "waiting": [], "not_listed": {"queued": 3, "waiting": 0}}
+    assert asker.ask("a.txt", status=status) == (
+        f"a.txt is a drop (text). The daemon's status of {UPDATED} does not name it: it has come or changed"
+        " since then."
+    )
+
+
+def test_what_keeps_the_daemon_from_looking_is_told(asker: Asker) -> None:
+    """A folder that has lost its mark keeps every file waiting, named or not."""
+    put(asker.layout, "a.txt")
+    status = {"updated_at": UPDATED, "waiting": [], "trouble": ["The inbox is not mounted."]}
+    assert asker.ask("a.txt", status=status).endswith("Voxspool cannot go on: The inbox is not mounted.")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
