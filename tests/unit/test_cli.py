@@ -1,0 +1,101 @@
+"""The verbs: what they say is true in each case. What they do is tested where it is done."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ledger_samples import a_job, submit
+
+from pipeline import cli, doctor
+from pipeline.config import Config
+from pipeline.doctor import Finding
+from pipeline.files import exclusive_lock
+from pipeline.jobs.job import JobState
+from pipeline.layout import Layout
+from pipeline.ledger import Ledger
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, config: Config) -> Path:
+    """A configuration whose four folders lie beside it."""
+    path = tmp_path / "config.yaml"
+    path.write_text("intake: {settle_seconds: 0}\n")
+    return path
+
+
+def run(config_file: Path, *words: str) -> int:
+    """One command line."""
+    return cli.main(["--config", str(config_file), *words])
+
+
+# -- cancel -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "runs", "said"),
+    [
+        ("queued", True, "d1-0 is taken out of the queue."),
+        (
+            "running",
+            True,
+            "d1-0 is being worked on and will be cancelled as soon as the chunk in hand is done.",
+        ),
+        ("queued", False, "d1-0 will be cancelled when Voxspool is started."),
+        ("running", False, "d1-0 will be cancelled when Voxspool is started."),
+    ],
+)
+def test_cancel_says_when_it_happens(
+    config_file: Path,
+    ledger: Ledger,
+    layout: Layout,
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    runs: bool,
+    said: str,
+) -> None:
+    """A queued job has no next chunk, and without a daemon nobody reads the request yet."""
+    submit(ledger, a_job())
+    if state == "running":
+        ledger.claim("w")
+    with exclusive_lock(layout.lock_file if runs else layout.state / "other.lock") as free:
+        assert free
+        assert run(config_file, "cancel", "d1-0") == 0
+    assert capsys.readouterr().out == said + "\n"
+
+
+def test_what_has_ended_cannot_be_cancelled(
+    config_file: Path, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor what there never was."""
+    submit(ledger, a_job())
+    ledger.finish("d1-0", JobState.DONE)
+    assert run(config_file, "cancel", "d1-0") == 1
+    assert capsys.readouterr().err == "d1-0 is done already.\n"
+    assert run(config_file, "cancel", "x") == 1
+    assert "There is no job x." in capsys.readouterr().err
+
+
+# -- looking ------------------------------------------------------------------------------------------
+
+
+def test_status_keeps_what_the_daemon_left_out_and_takes_jobs_from_the_ledger(
+    config_file: Path, ledger: Ledger, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many more files wait is known to the daemon alone, how many jobs are queued to the ledger."""
+    submit(ledger, a_job())
+    written = {"schema": "voxspool/status/1", "state": "running", "not_listed": {"queued": 9, "waiting": 71}}
+    layout.status_file.write_text(json.dumps(written))
+    assert run(config_file, "status", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["not_listed"] == {"queued": 0, "waiting": 71}
+    assert (told["state"], told["jobs"]["queued"]) == ("stopped", 1)
+
+
+@pytest.mark.parametrize(("level", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_doctor_ends_with_1_where_something_fails(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, level: str, code: int
+) -> None:
+    """A warning is no failure."""
+    finding = Finding(level=level, what="a")  # type: ignore[arg-type]
+    monkeypatch.setattr(doctor, "examine", lambda _: [finding])
+    assert run(config_file, "doctor") == code
