@@ -37,7 +37,7 @@ bench-drops: $(VENV)/core.done
 	$(PY) -m bench.drops
 
 clean:
-	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis bench/out
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis bench/out
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Voxspool needs Python 3.11 or newer, this is " + sys.version.split()[0])'
