@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from bench.sentences import words_of
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 BOOK = REPOSITORY.parent / "shared" / "data" / "the-time-machine.txt"
 
@@ -81,12 +83,15 @@ def ground() -> Iterator[Ground]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def text_name() -> str:
+    """Which text `prose` takes: figures can only be compared over the same."""
+    return BOOK.stem if BOOK.exists() else "generated sentences (bench/sentences.py)"
+
+
 def prose(words: int) -> str:
-    """So many words of real prose; the book repeats itself where it is too short."""
-    if not BOOK.exists():
-        raise SystemExit(f"the benchmarks read {BOOK}, which is not there")
-    text = BOOK.read_text(encoding="utf-8")
-    while len(text.split()) < words:
+    """So many words of a book; where the book is not there, of a text that is made up."""
+    text = BOOK.read_text(encoding="utf-8") if BOOK.exists() else words_of(words)
+    while text.count(" ") < words:
         text += "\n\n" + text
     position = 0
     for _ in range(words):

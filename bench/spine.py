@@ -2,7 +2,7 @@
 
 import time
 
-from bench.ground import Ground, ground, prose
+from bench.ground import Ground, ground, prose, text_name
 from pipeline import engines
 from pipeline.engines.base import Utterance, Voice
 from pipeline.jobs.settings import Chunks, Synthesis, TextRules
@@ -15,7 +15,8 @@ PLAIN_WORDS = 10_000
 
 
 def main() -> None:
-    """Print all three."""
+    """Print all three, and what is read aloud."""
+    print(f"text: {text_name()}")
     beside_the_bare_engine()
     book()
 
