@@ -1,15 +1,13 @@
 """The one value in which sound crosses rooms: mono float32 samples with an explicit rate.
 
-Knows numpy and soundfile, nothing of engines or ffmpeg. Invariant: samples are one-dimensional
+Knows numpy, nothing of files, engines or ffmpeg. Invariant: samples are one-dimensional
 float32, nominally within [-1, 1], and never NaN or infinite.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 Samples = npt.NDArray[np.float32]
 PCM16_FULL_SCALE = 32768.0
@@ -85,14 +83,3 @@ def bytes_of(samples: Samples) -> memoryview:
 def silence(seconds: float, rate_hz: int) -> Audio:
     """Digital silence."""
     return Audio(np.zeros(max(0, round(seconds * rate_hz)), dtype=np.float32), rate_hz)
-
-
-def read_wav(path: Path) -> Audio:
-    """Read a file that we wrote ourselves; foreign recordings go through `decode.decode`."""
-    samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(rate_hz))
-
-
-def write_wav(path: Path, audio: Audio) -> None:
-    """Write 16-bit PCM."""
-    soundfile.write(path, to_pcm16(audio), audio.rate_hz, subtype="PCM_16", format="WAV")

@@ -29,11 +29,6 @@ _UNREADABLE = {
 }
 
 
-def read_text(path: Path) -> str:
-    """The text of a `.txt` or `.md` file; see `read`."""
-    return read(path).text
-
-
 def read(path: Path) -> Decoded:
     """The text of a file, line ends as \\n, Markdown as plain paragraphs, with what was guessed.
 

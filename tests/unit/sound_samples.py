@@ -5,11 +5,12 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from pipeline import engines
 from pipeline.engines.base import Utterance, Voice
 from pipeline.jobs.settings import Synthesis
-from pipeline.sound.audio import Audio, write_wav
+from pipeline.sound.audio import Audio, to_pcm16
 from pipeline.sound.ffmpeg import executable
 
 RATE_HZ = 22_050
@@ -33,6 +34,17 @@ def spoken(text: str, voice: str = "") -> Audio:
     engine = engines.load("espeak")
     utterance = Utterance(text=text, voice=Voice(name=voice), language="en", synthesis=Synthesis(), seed=1)
     return engine.speak(utterance).audio
+
+
+def read_wav(path: Path) -> Audio:
+    """What stands in a file that we wrote."""
+    samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(rate_hz))
+
+
+def write_wav(path: Path, audio: Audio) -> None:
+    """As 16-bit PCM."""
+    soundfile.write(path, to_pcm16(audio), audio.rate_hz, subtype="PCM_16", format="WAV")
 
 
 def recording(path: Path, audio: Audio, *arguments: str) -> Path:

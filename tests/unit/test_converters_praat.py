@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sound_samples import noise, spoken, tone
+from sound_samples import noise, read_wav, spoken, tone
 
 from pipeline.converters.praat import Praat, Voiceprint, change, voiceprint
 from pipeline.errors import InputError
-from pipeline.sound.audio import Audio, read_wav
+from pipeline.sound.audio import Audio
 from pipeline.sound.decode import decode
 
 SENTENCE = "The Time Traveller was expounding a recondite matter to us, and his eyes shone and twinkled."

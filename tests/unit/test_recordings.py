@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger_samples import a_job
-from sound_samples import RATE_HZ, noise, recording, rms_db, tone
+from sound_samples import RATE_HZ, noise, read_wav, recording, rms_db, tone, write_wav
 
 from pipeline.errors import InputError, Interrupted, SynthesisError
 from pipeline.jobs.job import Job, JobSpec, Part, VoiceChoice
@@ -18,7 +18,7 @@ from pipeline.jobs.settings import Settings
 from pipeline.made import Made
 from pipeline.recordings import BLOCK_SECONDS, concatenate, convert, silences
 from pipeline.sound import ffmpeg
-from pipeline.sound.audio import Audio, read_wav, write_wav
+from pipeline.sound.audio import Audio
 
 
 class HalfLoud:

@@ -1,14 +1,12 @@
 """The Audio value: what it refuses, and its way to integers, bytes and files and back."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from pipeline.sound.audio import Audio, bytes_of, from_pcm16, read_wav, silence, to_pcm16, write_wav
+from pipeline.sound.audio import Audio, bytes_of, from_pcm16, silence, to_pcm16
 
 PCM = of_numpy.arrays(np.int16, st.integers(min_value=0, max_value=200))
 
@@ -58,12 +56,3 @@ def test_silence_has_exact_length() -> None:
     """Silence of a negative length is none."""
     assert len(silence(0.5, 22_050).samples) == 11_025
     assert len(silence(-1, 22_050).samples) == 0
-
-
-def test_our_own_wav_comes_back(tmp_path: Path) -> None:
-    """What is written is read as it was to 16 bits."""
-    audio = from_pcm16(np.arange(-100, 100, dtype=np.int16), 22_050)
-    write_wav(tmp_path / "a.wav", audio)
-    got = read_wav(tmp_path / "a.wav")
-    assert got.rate_hz == 22_050
-    assert np.array_equal(got.samples, audio.samples)

@@ -12,11 +12,11 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from sound_samples import RATE_HZ, noise, rms_db, tone
+from sound_samples import RATE_HZ, noise, read_wav, rms_db, tone
 
 from pipeline.errors import EnvironmentFailure, Interrupted, SynthesisError
 from pipeline.sound import ffmpeg
-from pipeline.sound.audio import Audio, from_pcm16, read_wav
+from pipeline.sound.audio import Audio, from_pcm16
 from pipeline.sound.decode import decode, probe
 from pipeline.sound.encode import FORMATS, MAX_TAG_CHARS, Encoded, Encoder, clean_tag, output_rate_hz
 from pipeline.sound.ffmpeg import executable

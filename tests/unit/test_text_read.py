@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.text import read as read_module
-from pipeline.text.read import decode, read, read_text
+from pipeline.text.read import decode, read
 from pipeline.text.speakable import is_speakable
 
 PLAIN = st.text(st.characters(exclude_categories=["Cs", "Cc", "Co", "Cn"]), max_size=200).filter(is_speakable)
@@ -31,7 +31,7 @@ def refusal(data: bytes, name: str = "story.txt") -> InputError:
 def file_refusal(path: Path) -> InputError:
     """The error that this file gives."""
     with pytest.raises(InputError) as caught:
-        read_text(path)
+        read(path)
     assert caught.value.hint
     return caught.value
 
@@ -178,7 +178,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     """Text comes back with its encoding and without warnings."""
     path = tmp_path / "story.txt"
     path.write_bytes("Grüße.\r\n".encode())
-    assert read_text(path) == "Grüße.\n"
+    assert read(path).text == "Grüße.\n"
     assert (read(path).encoding, read(path).warnings) == ("utf-8", ())
 
 
@@ -197,7 +197,7 @@ def test_too_large_is_refused_without_reading_on(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(read_module, "SIZE_MAX_BYTES", 1 << 20)
     path = tmp_path / "big.txt"
     path.write_bytes(b"a" * (1 << 20))
-    assert len(read_text(path)) == 1 << 20
+    assert len(read(path).text) == 1 << 20
     path.write_bytes(b"a" * ((1 << 20) + 1))
     error = file_refusal(path)
     assert error.code == "text_too_large"
@@ -231,19 +231,20 @@ def test_a_forbidden_file_and_a_failing_disk(tmp_path: Path, monkeypatch: pytest
 
     failing(errno.EACCES)
     assert file_refusal(tmp_path / "x.txt").code == "text_unreadable"
-    failing(errno.EIO)
-    with pytest.raises(EnvironmentFailure, match=r"x\.txt could not be read"):
-        read_text(tmp_path / "x.txt")
-    failing(errno.EMFILE)
-    with pytest.raises(OSError, match="Too many open files"):
-        read_text(tmp_path / "x.txt")
+    for number in (errno.EIO, errno.EMFILE):
+        failing(number)
+        with pytest.raises(EnvironmentFailure, match=r"x\.txt could not be read"):
+            read(tmp_path / "x.txt")
+    failing(errno.EBADF)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        read(tmp_path / "x.txt")
 
 
 def test_markdown_is_read_as_plain_text(tmp_path: Path) -> None:
     """By the name's ending, in any case; a .txt keeps its asterisks."""
     for name, expected in (("a.md", "Hello you"), ("b.MD", "Hello you"), ("c.txt", "*Hello* you")):
         (tmp_path / name).write_text("*Hello* you")
-        assert read_text(tmp_path / name) == expected
+        assert read(tmp_path / name).text == expected
 
 
 def test_markdown_with_nothing_to_read_is_empty(tmp_path: Path) -> None:
