@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from pipeline.config import Config, ConfigFile, resolve
@@ -13,6 +14,9 @@ from pipeline.ledger import Ledger
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
+# How long an example takes depends on who else uses the machine.
+hypothesis.settings.register_profile("voxspool", deadline=None)
+hypothesis.settings.load_profile("voxspool")
 
 
 @pytest.fixture(autouse=True)

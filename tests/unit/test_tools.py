@@ -1,0 +1,87 @@
+"""What a worker has at hand: loaded when first needed, kept, and refused in one voice where it is missing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scripted import ScriptedEngine
+
+from pipeline import engines
+from pipeline.errors import InputError
+from pipeline.jobs.settings import Check
+from pipeline.tools import CHECKER_OF_ENGINE, Tools
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What was about to be loaded."""
+    return []
+
+
+@pytest.fixture
+def tools(told: list[str]) -> Tools:
+    """Nothing loaded yet."""
+    return Tools(told.append)
+
+
+def test_a_member_is_loaded_once_and_freed_at_the_end(
+    tools: Tools, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker hears of it before."""
+    engine: Any = ScriptedEngine()
+    monkeypatch.setitem(engines.LOADERS, "espeak", lambda _: engine)
+    assert tools.engine("espeak") is tools.engine("espeak") is engine
+    assert told == ["loading espeak"]
+    tools.close()
+    assert engine.closed
+
+
+@pytest.mark.parametrize(
+    ("ask", "code", "said", "hint"),
+    [
+        (
+            lambda tools: tools.engine("chatterbox"),
+            "engine_unavailable",
+            "The engine chatterbox is not available in this version.",
+            "Set `engine` to one that is: espeak.",
+        ),
+        (
+            lambda tools: tools.transcriber(Check(by="whisper"), "espeak"),
+            "recogniser_unavailable",
+            "The recogniser whisper is not available in this version.",
+            "Set `check: {by: ...}` to one that is (pocketsphinx), or to none.",
+        ),
+        (
+            lambda tools: tools.converter("chatterbox"),
+            "converter_unavailable",
+            "The voice converter 'chatterbox' is not available in this version.",
+            "Set `engine: espeak` in the job or in _defaults.yaml: it converts with praat.",
+        ),
+    ],
+    ids=["engine", "recogniser", "converter"],
+)
+def test_what_is_missing_is_refused_with_what_there_is(
+    tools: Tools, ask: Callable[[Tools], object], code: str, said: str, hint: str
+) -> None:
+    """By the family itself; there is no second sentence with a second code."""
+    with pytest.raises(InputError) as caught:
+        ask(tools)
+    assert (caught.value.code, caught.value.message, caught.value.hint) == (code, said, hint)
+
+
+def test_nothing_is_loaded_for_a_job_that_is_not_checked(tools: Tools, told: list[str]) -> None:
+    """`check: {by: none}`."""
+    assert tools.transcriber(Check(by="none"), "espeak") is None
+    assert told == []
+
+
+def test_who_checks_follows_from_the_engine_alone(tools: Tools) -> None:
+    """The same job is checked by the same recogniser on every machine, or not at all."""
+    assert CHECKER_OF_ENGINE == {
+        "espeak": "pocketsphinx",
+        "chatterbox": "whisper",
+        "chatterbox-multilingual": "whisper",
+        "chatterbox-turbo": "whisper",
+    }
+    with pytest.raises(InputError, match="The recogniser whisper"):
+        tools.transcriber(Check(by="auto"), "chatterbox")
