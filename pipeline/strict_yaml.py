@@ -325,7 +325,7 @@ def _short(text: str) -> str:
 
 def _yaml_message(error: yaml.MarkedYAMLError, source: str) -> str:
     problem = error.problem or error.context or "it cannot be read"
-    unclosed = "end of stream" in problem
+    unclosed = "end of stream" in problem or "<stream end>" in problem
     mark = error.context_mark if unclosed and error.context_mark else error.problem_mark or error.context_mark
     place = f"{source}, line {mark.line + 1}" if mark else source
     if "'\\t'" in problem:
