@@ -220,11 +220,6 @@ class Ledger:
         )
         return [_drop_from(row) for row in rows]
 
-    def endings(self) -> dict[str, float]:
-        """When each drop that reached its last place did, by its id."""
-        rows = self._rows("SELECT id, ended_at FROM drops WHERE ended_at IS NOT NULL")
-        return {row["id"]: float(row["ended_at"]) for row in rows}
-
     def drops_of_kind(self, kind: Kind) -> set[str]:
         """Ids of the drops that hold a job of this kind."""
         rows = self._rows("SELECT DISTINCT drop_id FROM jobs WHERE json_extract(spec, '$.kind') = ?", (kind,))

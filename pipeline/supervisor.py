@@ -258,7 +258,7 @@ class Supervisor:
         outcome = prune.apply(plan, self._ledger)
         if outcome.removed:
             logger.info("pruned {} items, {}", len(outcome.removed), size(outcome.bytes))
-        self._retention_notes = plan.warnings
+        self._retention_notes = plan.notes
 
     # -- workers ---------------------------------------------------------------------------------
 
