@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import REPOSITORY
 from ledger_samples import a_drop, a_job
 from pydantic import BaseModel
 
@@ -42,6 +41,7 @@ from pipeline.ledger import Ledger, Progress
 from pipeline.outbox import ChunkRecord, Failure, Manifest, Output, write_failure_notes
 from pipeline.status import Snapshot, StatusFile, WaitingFile, listed, running_entry, snapshot_jobs
 from pipeline.strict_yaml import load_documents
+from tests.conftest import REPOSITORY
 
 PAGES = sorted(
     page
