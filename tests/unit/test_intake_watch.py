@@ -77,7 +77,6 @@ def test_nothing_is_looked_at_before_its_time(see: Any, layout: Layout, clock: C
     assert taken(eyes, clock) == ["a.txt"]
 
 
-
 def test_whatever_is_not_taken_is_shown_with_its_reason(see: Any, layout: Layout, clock: Clock) -> None:
     """From the scan and from the intake alike."""
     put(layout, "book.epub"), put(layout, "empty.txt", b""), put(layout, "picture.png")
