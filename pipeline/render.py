@@ -17,6 +17,7 @@ from pipeline.booth import Booth
 from pipeline.cache import TakeCache
 from pipeline.engines.base import Engine, Utterance, Voice
 from pipeline.errors import InputError, SynthesisError
+from pipeline.files import sha256_of
 from pipeline.jobs.job import Job, JobSpec
 from pipeline.jobs.settings import Pauses, Settings, Synthesis
 from pipeline.layout import Layout
@@ -58,6 +59,7 @@ def render(
     work = layout.work(job.id)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    _refuse_changed_clip(job.spec, source)
     if job.spec.kind == "tts":
         made = speak(job, layout, tools, report, source=source, sleep=sleep)
     elif job.spec.kind == "vc":
@@ -148,6 +150,23 @@ def _voice(spec: JobSpec, source: Path) -> Voice:
         clip=source / clip if clip is not None else None,
         clip_sha256=spec.voice.clip_sha256,
     )
+
+
+def _refuse_changed_clip(spec: JobSpec, source: Path) -> None:
+    """The clip that the job was taken with is part of what its takes are kept under."""
+    if spec.voice.clip is None:
+        return
+    clip = source / spec.voice.clip
+    try:
+        changed = sha256_of(clip) != spec.voice.clip_sha256
+    except FileNotFoundError:
+        changed = True
+    if changed:
+        raise InputError(
+            f"The recording of the voice {spec.voice.name} was changed or removed after the job was taken.",
+            code="voice_changed",
+            hint="Try again with the recording as it is now.",
+        )
 
 
 def _path(text: str | None) -> Path | None:

@@ -1,6 +1,7 @@
 """One job from its text to its files: every chunk, in order, with its evidence."""
 
 import dataclasses
+import hashlib
 import itertools
 import re
 import tracemalloc
@@ -293,6 +294,21 @@ def test_an_engine_that_gives_up_fails_the_job(studio: Studio) -> None:
     with pytest.raises(SynthesisError, match="out of memory"):
         studio.render(job(), engine)
     assert not list(studio.layout.work("d1-0").glob("audio.*"))
+
+
+def test_a_voice_that_was_changed_meanwhile_is_told(studio: Studio, tmp_path: Path) -> None:
+    """Its takes would be kept under the name of the recording that it was."""
+    clip = tmp_path / "me.wav"
+    clip.write_bytes(b"one")
+    voice = VoiceChoice(name="me", clip=str(clip), clip_sha256=hashlib.sha256(b"one").hexdigest())
+    wanted = job()
+    wanted = dataclasses.replace(wanted, spec=dataclasses.replace(wanted.spec, voice=voice))
+    assert len(studio.render(wanted).manifest.chunks) == 3
+    for change in (lambda: clip.write_bytes(b"two"), clip.unlink):
+        change()
+        with pytest.raises(InputError, match="voice me was changed or removed after the job") as caught:
+            studio.render(wanted)
+        assert caught.value.code == "voice_changed"
 
 
 # -- going on -----------------------------------------------------------------------------------------
