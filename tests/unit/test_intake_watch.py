@@ -192,6 +192,31 @@ def test_a_ledger_that_gives_up_is_told(
     assert taken(eyes, clock) == ["a.txt"]
 
 
+def test_a_file_where_our_own_folder_belongs_is_told(see: Any, layout: Layout, clock: Clock) -> None:
+    """The daemon lives on, and goes on once it is taken away."""
+    put(layout, ".voxspool", "mine"), put(layout, "a.txt")
+    eyes = see()
+    assert taken(eyes, clock) == [] and ".voxspool" in eyes.watch.trouble
+    (layout.inbox / ".voxspool").unlink()
+    assert taken(eyes, clock) == ["a.txt"] and eyes.watch.trouble == ""
+
+
+def test_one_inbox_has_one_daemon(
+    see: Any, layout: Layout, clock: Clock, config: Config, tmp_path: Any
+) -> None:
+    """Another with a state folder of its own would take our claims for orphans."""
+    first = see()
+    first.watch.look()
+    other_state = config.model_copy(update={"state": str(tmp_path / "other")})
+    other = Ledger(tmp_path / "other" / "ledger.db", clock=clock)
+    second = Eyes(layout, other, with_source(other_state, "move"), clock)
+    put(layout, "a.txt")
+    assert taken(second, clock) == [] and "Another Voxspool" in second.watch.trouble
+    first.watch.close()
+    assert taken(second, clock) == ["a.txt"]
+    other.close()
+
+
 def test_events_make_it_look_at_once(layout: Layout, ledger: Ledger, config: Config) -> None:
     """With the kernel's help, and in real time."""
     import time
