@@ -5,11 +5,21 @@ Arguments in, exit code out; everything else is in `pipeline/`. Exit codes: 0 we
 failed, 2 wrong arguments, 78 the configuration is wrong (systemd does not restart on it).
 """
 
+import os
 import sys
 import traceback
+from pathlib import Path
 
-from pipeline.cli import main
-from pipeline.errors import ConfigError, VoxspoolError
+OWN_PYTHON = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
+
+try:
+    from pipeline.cli import main
+    from pipeline.errors import ConfigError, VoxspoolError
+except ModuleNotFoundError as missing:
+    # the system's python: ours lies in .venv, where make put it
+    if OWN_PYTHON.exists() and Path(sys.prefix) != OWN_PYTHON.parent.parent:
+        os.execv(OWN_PYTHON, [str(OWN_PYTHON), *sys.argv])
+    sys.exit(f"The package {missing.name} is not installed. Type `make demo` or `make run`: they install it.")
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78

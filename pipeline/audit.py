@@ -51,15 +51,14 @@ def audit(ledger: Ledger, layout: Layout, ignore: IgnoreList | None = None) -> A
 
 def describe(found: Audit) -> list[str]:
     """An audit line by line, as `audit` prints it."""
-    lines = [f"problem: {problem}" for problem in found.problems]
-    lines += [f"note: {note}" for note in found.notes]
-    lines.append(", ".join(f"{number} {name}" for name, number in found.counts.items()) + ".")
-    lines.append(
+    verdict = (
         "Every file is in its place."
         if not found.problems
         else f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''}."
     )
-    return lines
+    counts = ", ".join(f"{number} {name}" for name, number in found.counts.items()) + "."
+    problems = [f"problem: {problem}" for problem in found.problems]
+    return [verdict, counts, *problems, *(f"note: {note}" for note in found.notes)]
 
 
 # -- drops -------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ from pipeline.screen import screen
 from pipeline.status import read_status, snapshot_jobs
 from pipeline.supervisor import Supervisor
 
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config.yaml"
+CONFIG_VARIABLE = "VOXSPOOL_CONFIG"
+OWN_CONFIG = Path(__file__).resolve().parent.parent / "config.yaml"
 WATCH_SECONDS = 1.0
 SUMMARY_LINES = 20
 Verb = Callable[[argparse.Namespace], int]
@@ -52,9 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--config",
         type=Path,
-        default=DEFAULT_CONFIG,
+        default=Path(os.environ.get(CONFIG_VARIABLE) or OWN_CONFIG),
         metavar="FILE",
-        help="default: config.yaml beside daemon.py",
+        help=f"default: what {CONFIG_VARIABLE} says, else config.yaml beside daemon.py",
     )
     parser = argparse.ArgumentParser(
         prog="daemon.py", description="A watch folder for speech.", parents=[common]
@@ -83,8 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     submit_parser = add("submit", submit, "put files into the inbox")
     submit_parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     submit_parser.add_argument("--folder", default="", help="subfolder of the inbox")
-    add("cancel", cancel, "cancel a job").add_argument("job", metavar="JOB")
-    add("retry", retry, "put a failed job's file back into the inbox").add_argument("job", metavar="JOB")
+    add("cancel", cancel, "cancel a job").add_argument(
+        "job", metavar="JOB", help="its id, or the name of the dropped file"
+    )
+    add("retry", retry, "put a failed job's file back into the inbox").add_argument(
+        "job", metavar="JOB", help="its id, or the name of the dropped file"
+    )
     prune_parser = add("prune", prune_files, "delete what the retention rules say")
     prune_parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     prune_parser.add_argument(
@@ -170,12 +175,13 @@ def show_status(options: argparse.Namespace) -> int:
 def _status(layout: Layout) -> dict[str, Any]:
     """What `status.json` says, with the ledger's word on progress: it is seconds fresher."""
     status = read_status(layout.status_file) or {"state": "never started", "waiting": [], "notes": []}
+    status["inbox"] = str(layout.inbox)
     if not _daemon_runs(layout) and status["state"] != "never started":
         status["state"] = "stopped"
     if layout.ledger_file.exists():
         ledger = Ledger(layout.ledger_file, clock=time.time)
         not_listed = status.get("not_listed", {})
-        status.update(snapshot_jobs(ledger))
+        status.update(snapshot_jobs(ledger, layout))
         status["not_listed"] = {**not_listed, **status["not_listed"]}
         ledger.close()
     return status
@@ -193,10 +199,8 @@ def explain_path(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     layout = layout_of(config)
     ledger = _ledger(layout)
-    for sentence in explain(
-        options.path, config, ledger, read_status(layout.status_file), _daemon_runs(layout)
-    ):
-        print(sentence)
+    told = explain(options.path, config, ledger, read_status(layout.status_file), _daemon_runs(layout))
+    print("\n".join(told))
     return 0
 
 
@@ -216,9 +220,14 @@ def submit(options: argparse.Namespace) -> int:
     layout = layout_of(load_config(options.config))
     folder = _subfolder(layout.inbox, options.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
     for path in options.files:
-        print(_deliver(path, folder))
-    return 0
+        try:
+            print(_deliver(path, folder))
+        except InputError as error:
+            failed += 1
+            print(f"{error.message} {error.hint}".strip(), file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _subfolder(root: Path, name: str) -> Path:
@@ -250,12 +259,21 @@ def cancel(options: argparse.Namespace) -> int:
     """Ask for a job to be cancelled."""
     layout = layout_of(load_config(options.config))
     ledger = _ledger(layout)
-    if ledger.request_cancel(options.job):
-        print(f"{options.job} {_cancelled_when(ledger.job(options.job), _daemon_runs(layout))}")
+    job = _named_job(ledger, options.job)
+    if job is not None and ledger.request_cancel(job.id):
+        print(f"{job.id} {_cancelled_when(job, _daemon_runs(layout))}")
         return 0
-    job = ledger.job(options.job)
     print(f"{options.job} is {job.state} already." if job else _unknown_job(options.job), file=sys.stderr)
     return 1
+
+
+def _named_job(ledger: Ledger, name: str) -> Job | None:
+    """A job by its id, or the first one of the file that was dropped under this name last."""
+    job = ledger.job(name)
+    if job is None:
+        jobs = [job for drop in ledger.drops_of(name)[:1] for job in ledger.jobs_of(drop.id)]
+        job = next((job for job in jobs if not job.state.ended), next(iter(jobs), None))
+    return job
 
 
 def _cancelled_when(job: Job | None, daemon_runs: bool) -> str:
@@ -271,7 +289,7 @@ def retry(options: argparse.Namespace) -> int:
     """Move a failed job's file back into the inbox."""
     layout = layout_of(load_config(options.config))
     ledger = _ledger(layout)
-    job = ledger.job(options.job)
+    job = _named_job(ledger, options.job)
     drop = ledger.drop(job.drop_id if job else options.job)
     if drop is None:
         print(_unknown_job(options.job), file=sys.stderr)
@@ -322,7 +340,7 @@ def _put_into(target: Path, source: Path) -> None:
 
 
 def _unknown_job(name: str) -> str:
-    return f"There is no job {name}. `python daemon.py status` lists them."
+    return f"There is no job and no dropped file {name}. `status` lists them."
 
 
 def prune_files(options: argparse.Namespace) -> int:

@@ -20,12 +20,15 @@ def _head(job: Job, manifest: Manifest) -> list[str]:
     when = datetime.fromtimestamp(job.submitted_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     engine = manifest.engine
     settings = job.spec.settings
-    return [
-        f"Job {job.id}: {job.source.name}, taken {when}",
-        f"Made by {engine['name']} {engine['version']} on {engine['device']},"
-        f" voice {settings.voice or 'default'}, language {settings.language}, seed {settings.seed}",
-        f"Checked by {manifest.check}",
-    ]
+    how = {
+        "tts": f", voice {settings.voice or 'default'}, language {settings.language}, seed {settings.seed}",
+        "vc": f", to the voice {settings.voice}",
+        "concat": "",
+    }
+    made = f"Made by {engine['name']} {engine['version']} on {engine['device']}{how[job.spec.kind]}"
+    lines = [f"Job {job.id}: {job.source.name}, taken {when}"]
+    lines.append(f"Joined from {len(job.spec.parts)} parts" if job.spec.kind == "concat" else made)
+    return [*lines, f"Checked by {manifest.check}"]
 
 
 def _chunks(manifest: Manifest) -> list[str]:

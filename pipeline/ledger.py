@@ -212,6 +212,11 @@ class Ledger:
         rows = self._rows(f"SELECT * FROM drops WHERE state IN ({marks}) ORDER BY id", states)  # noqa: S608 (only question marks)
         return [_drop_from(row) for row in rows]
 
+    def newest_failed(self, limit: int) -> list[Drop]:
+        """The drops that failed last, newest first."""
+        rows = self._rows("SELECT * FROM drops WHERE state = 'failed' ORDER BY id DESC LIMIT ?", (limit,))
+        return [_drop_from(row) for row in rows]
+
     def drops_of(self, relative: str) -> list[Drop]:
         """Every drop that came in under this path, newest first."""
         rows = self._rows(

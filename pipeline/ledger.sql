@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS drops (
     location TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS drops_by_relative ON drops (relative);
-CREATE INDEX IF NOT EXISTS drops_by_state ON drops (state);
+CREATE INDEX IF NOT EXISTS drops_by_state ON drops (state, id);
 
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY,

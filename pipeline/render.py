@@ -133,7 +133,10 @@ def _engine(tools: Tools, spec: JobSpec, made: Made) -> Engine:
     voice = Voice(name=spec.voice.name, clip=_path(spec.voice.clip), clip_sha256=spec.voice.clip_sha256)
     problems = engine.problems(voice, settings.language, settings.synthesis)
     if problems:
-        raise InputError(" ".join(problems), code="engine_cannot", hint="Change these settings of the job.")
+        origin = f" The voice is set in {spec.voice_from}." if spec.voice_from else ""
+        raise InputError(
+            " ".join(problems), code="engine_cannot", hint=f"Change these settings of the job.{origin}"
+        )
     chosen = {name: getattr(settings.synthesis, name) for name in spec.synthesis_set}
     made.warnings += [
         f"{engine.name} has no use for synthesis.{name}." for name in engine.ignored(Synthesis(**chosen))

@@ -14,6 +14,7 @@ from rich.text import Text
 _BAR_CELLS = 30
 _QUEUED_SHOWN = 10
 _WAITING_SHOWN = 30
+_FAILED_SHOWN = 10
 
 
 def screen(status: Mapping[str, Any]) -> RenderableType:
@@ -25,6 +26,8 @@ def screen(status: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _running(status["running"])]
     if status.get("queued"):
         parts += [Text(), _queued(status)]
+    if status.get("failed"):
+        parts += [Text(), _failed(status["failed"])]
     if status.get("waiting"):
         parts += [Text(), _waiting(status["waiting"])]
     return Group(*parts)
@@ -34,7 +37,8 @@ def _headline(status: Mapping[str, Any]) -> Text:
     counts = status.get("jobs", {})
     numbers = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     updated = f", as of {status['updated_at']}" if "updated_at" in status else ""
-    return Text(f"Voxspool is {status['state']}{updated}. Jobs: {numbers or 'none'}.")
+    where = f" ({status['inbox']})" if "inbox" in status else ""
+    return Text(f"Voxspool is {status['state']}{where}{updated}. Jobs: {numbers or 'none'}.")
 
 
 def _running(entries: list[Mapping[str, Any]]) -> Table:
@@ -57,6 +61,16 @@ def _queued(status: Mapping[str, Any]) -> Table:
     more = status["jobs"]["queued"] - len(shown)
     if more > 0:
         table.add_row("", f"and {more} more")
+    return table
+
+
+def _failed(entries: list[Mapping[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for entry in entries[:_FAILED_SHOWN]:
+        reason = entry["reason"].partition("\n")[0]
+        table.add_row("failed", Text(entry["path"]), Text(reason), Text(entry["job"], style="dim"))
+    if len(entries) > _FAILED_SHOWN:
+        table.add_row("", f"and {len(entries) - _FAILED_SHOWN} more")
     return table
 
 

@@ -5,7 +5,7 @@ whole, at most every five seconds, and only when something in it changed: each w
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 
 from pipeline.files import atomic_write, display
 from pipeline.jobs.job import Job, JobState
+from pipeline.layout import Layout, last_place
 from pipeline.ledger import Ledger, Progress
 
 SCHEMA = "voxspool/status/1"
 WRITE_SECONDS = 5.0
 MAX_LISTED = 500
+MAX_FAILED_LISTED = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +48,14 @@ class Snapshot:
     "number of jobs in each state"
     running: Sequence[Mapping[str, Any]] = ()
     queued: Sequence[Mapping[str, Any]] = ()
+    failed: Sequence[Mapping[str, Any]] = ()
+    "what lies in `failed/` now, the newest"
     waiting: Sequence[Mapping[str, str]] = ()
     not_listed: Mapping[str, int] = field(default_factory=dict)
     "how many more are queued and waiting than are listed"
 
 
-def snapshot_jobs(ledger: Ledger) -> dict[str, Any]:
+def snapshot_jobs(ledger: Ledger, layout: Layout) -> dict[str, Any]:
     """The part of a snapshot that the ledger tells."""
     counts = ledger.counts()
     queued = ledger.jobs_in(JobState.QUEUED, limit=MAX_LISTED)
@@ -59,6 +63,7 @@ def snapshot_jobs(ledger: Ledger) -> dict[str, Any]:
         "jobs": counts,
         "running": [running_entry(progress) for progress in ledger.progress()],
         "queued": [_queued_entry(job) for job in queued],
+        "failed": list(_failed_entries(ledger, layout)),
         "not_listed": {"queued": counts[JobState.QUEUED] - len(queued)},
     }
 
@@ -74,6 +79,19 @@ def running_entry(progress: Progress) -> dict[str, Any]:
         "started_at": moment(progress.started_at),
         "attempt": progress.job.attempts,
     }
+
+
+def _failed_entries(ledger: Ledger, layout: Layout) -> Iterator[dict[str, Any]]:
+    """What lies in `failed/` now, newest first."""
+    for drop in ledger.newest_failed(MAX_FAILED_LISTED):
+        place = last_place(layout, drop)
+        if place is not None and place.exists():
+            jobs = [job for job in ledger.jobs_of(drop.id) if job.error_message]
+            yield {
+                "path": display(place.relative_to(layout.outbox)),
+                "job": jobs[0].id if jobs else drop.id,
+                "reason": jobs[0].error_message if jobs else "",
+            }
 
 
 def _queued_entry(job: Job) -> dict[str, Any]:

@@ -356,7 +356,7 @@ class Supervisor:
     def _snapshot(self, state: str) -> Snapshot:
         waiting = self._watch.waiting()
         shown = listed(waiting)
-        jobs = snapshot_jobs(self._ledger)
+        jobs = snapshot_jobs(self._ledger, self._layout)
         return Snapshot(
             voxspool=__version__,
             pid=os.getpid(),

@@ -158,7 +158,7 @@ _HIDDEN = Ignored(reason="hidden: names that start with a dot are never looked a
 _SYSTEM = Ignored(reason="a temporary or system name, left alone")
 _USERS = Ignored(reason="left out by your own ignore patterns")
 _PAUSE = Ignored(reason="the pause file: no new work starts while it lies here", shown=True)
-_NOTES = Ignored(reason="a note about the inbox itself, not a drop", shown=True)
+_NOTES = Ignored(reason="a note about the inbox itself, not a drop")
 _RESERVED = Ignored(reason="a reserved name: what lies here is never taken for a drop", shown=True)
 _CONFLICT = Held(reason="a sync conflict copy: compare it with the other one, keep one and rename it")
 _NO_EXTENSION = Unsupported(reason="not a kind of file Voxspool knows: it has no extension")

@@ -279,9 +279,9 @@ class Intake:
                 _require(folder / name, name)
             yield self._freeze(request, layers, folder)
 
-    def _freeze(self, request: Request, layers: Sequence[Settings], folder: Path) -> JobSpec:
+    def _freeze(self, request: Request, layers: Mapping[str, Settings], folder: Path) -> JobSpec:
         """The cascade: job file, voice, folders upward, configuration."""
-        below = (*layers, self._config.defaults)
+        below = (*layers.values(), self._config.defaults)
         named = cascade(request.settings, *below).voice
         library_voice = self._library_voice(named, request)
         own = (library_voice.defaults,) if library_voice else ()
@@ -291,7 +291,13 @@ class Intake:
             raise InputError(" ".join(problems), code="settings", hint="Mend these settings.")
         # a conversion needs the recording itself, never an engine's stand-in for it
         user = "conversion" if request.kind == "vc" else settings.engine
-        voice = self._voice(named if request.kind != "concat" else None, library_voice, user, folder)
+        origin = _who_set_voice(request, layers, self._config.defaults)
+        try:
+            voice = self._voice(named if request.kind != "concat" else None, library_voice, user, folder)
+        except InputError as error:
+            if origin:
+                error.hint = f"{error.hint} The voice is set in {origin}.".strip()
+            raise
         seed = settings.seed or _seed_for(settings, voice)
         settings = complete(settings.model_copy(update={"seed": seed, "voice": named}))
         return JobSpec(
@@ -303,7 +309,10 @@ class Intake:
             parts=request.parts,
             crossfade_ms=request.crossfade_ms,
             level=request.level,
-            synthesis_set=tuple(as_set(cascade(request.settings, *own, *layers)).get("synthesis", {})),
+            voice_from=origin,
+            synthesis_set=tuple(
+                as_set(cascade(request.settings, *own, *layers.values())).get("synthesis", {})
+            ),
         )
 
     def _library_voice(self, named: str | None, request: Request) -> LibraryVoice | None:
@@ -321,7 +330,8 @@ class Intake:
             raise InputError(
                 "A recording was dropped, but no voice is set for it to be converted to.",
                 code="voice_missing",
-                hint="Put `voice: NAME` into a _defaults.yaml in its folder; NAME.wav is in voices/.",
+                hint="Put recordings into a subfolder with a _defaults.yaml that says `voice: NAME`,"
+                " NAME.wav (or .flac, .mp3, ...) being a clip of that voice in the voices folder.",
             )
         if named is None:
             return VoiceChoice(name="")
@@ -351,6 +361,9 @@ class Intake:
             job_id=job_id,
             may_use=lambda candidate, earlier: may_use(self._layout, folder, candidate, earlier),
         )
+        if index == 0 and stem != safe_name(wanted):
+            taken = f"Called {stem}: {safe_name(wanted)} is another file's, or was changed by somebody."
+            spec = replace(spec, warnings=(*spec.warnings, taken))
         return Job(
             id=job_id,
             drop_id=drop.id,
@@ -364,15 +377,15 @@ class Intake:
             submitted_at=drop.claimed_at,
         )
 
-    def _folder_layers(self, folder: PurePosixPath) -> tuple[Settings, ...]:
-        """`_defaults.yaml` of the folder and of each above it, nearest first."""
-        layers = []
+    def _folder_layers(self, folder: PurePosixPath) -> dict[str, Settings]:
+        """`_defaults.yaml` of the folder and of each above it, nearest first, by path."""
+        layers = {}
         for place in (folder, *folder.parents):
             for name in DEFAULTS_NAMES:
                 path = self._layout.inbox / place / name
                 if os.path.lexists(path):
-                    layers.append(_defaults(path, str(place / name)))
-        return tuple(layers)
+                    layers[str(place / name)] = _defaults(path, str(place / name))
+        return layers
 
     # -- after a crash ---------------------------------------------------------------------------
 
@@ -423,6 +436,14 @@ def _subfolders(root: Path) -> list[Path]:
         return sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
     except FileNotFoundError:
         return []
+
+
+def _who_set_voice(request: Request, layers: Mapping[str, Settings], configured: Settings) -> str:
+    """Where the voice comes from, if the job did not name one itself."""
+    if request.settings.voice is not None:
+        return ""
+    files = (name for name, layer in layers.items() if layer.voice is not None)
+    return next(files, "config.yaml" if configured.voice is not None else "")
 
 
 def _failed_job(drop: Drop, error: InputError) -> Job:

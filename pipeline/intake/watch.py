@@ -128,7 +128,7 @@ class Watch:
             WaitingFile(path=relative, state="waiting", reason=reason)
             for relative, reason in self._refused.items()
         )
-        return [*entries, *refused]
+        return [entry for entry in (*entries, *refused) if os.path.lexists(self._layout.inbox / entry.path)]
 
     def quiet(self) -> bool:
         """Whether the whole inbox was seen and nothing in it is about to be taken."""

@@ -89,6 +89,8 @@ class JobSpec:
     "concat"
     level: bool = True
     "concat: bring parts to one loudness"
+    voice_from: str = ""
+    "the folder defaults or configuration that set the voice; empty if the job did itself"
     synthesis_set: tuple[str, ...] = ()
     "names of synthesis settings that the job, its voice or its folder set"
     warnings: tuple[str, ...] = ()

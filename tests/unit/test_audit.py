@@ -200,10 +200,10 @@ def test_names_that_are_no_text_can_be_audited(ledger: Ledger, layout: Layout) -
 
 
 def test_an_audit_reads_well(ledger: Ledger, layout: Layout) -> None:
-    """Problems, notes, numbers and a last word."""
+    """The verdict first, then numbers, problems and notes."""
     assert describe(audit(ledger, layout)) == [
-        "0 waiting, 0 claiming, 0 claimed, 0 done, 0 failed.",
         "Every file is in its place.",
+        "0 waiting, 0 claiming, 0 claimed, 0 done, 0 failed.",
     ]
     told = describe(Audit(problems=("a is lost.", "b is lost."), notes=("c.",), counts={"waiting": 1}))
-    assert told == ["problem: a is lost.", "problem: b is lost.", "note: c.", "1 waiting.", "2 problems."]
+    assert told == ["2 problems.", "1 waiting.", "problem: a is lost.", "problem: b is lost.", "note: c."]

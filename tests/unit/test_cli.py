@@ -72,7 +72,7 @@ def test_what_has_ended_cannot_be_cancelled(
     assert run(config_file, "cancel", "d1-0") == 1
     assert capsys.readouterr().err == "d1-0 is done already.\n"
     assert run(config_file, "cancel", "x") == 1
-    assert "There is no job x." in capsys.readouterr().err
+    assert "There is no job and no dropped file x." in capsys.readouterr().err
 
 
 # -- looking ------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from pipeline.jobs.spec import (
     parse_job_file,
     parse_voice_sheet,
 )
+from pipeline.layout import Layout
 from pipeline.ledger import Ledger, Progress
 from pipeline.outbox import ChunkRecord, Failure, Manifest, Output, write_failure_notes
 from pipeline.status import Snapshot, StatusFile, WaitingFile, listed, running_entry, snapshot_jobs
@@ -342,7 +343,8 @@ def test_manifest_page_has_every_field_of_the_status(tmp_path: Path, ledger: Led
     progress = Progress(
         job=a_job(), worker="w", stage="s", done_chunks=0, total_chunks=1, started_at=0.0, heartbeat_at=0.0
     )
-    jobs = snapshot_jobs(ledger)
+    layout = Layout(*(tmp_path / name for name in ("inbox", "outbox", "voices", "state")))
+    jobs = snapshot_jobs(ledger, layout)
     snapshot = Snapshot(
         voxspool="0",
         pid=1,
@@ -351,6 +353,7 @@ def test_manifest_page_has_every_field_of_the_status(tmp_path: Path, ledger: Led
         **{
             **jobs,
             "running": [running_entry(progress)],
+            "failed": [{"path": "p", "job": "j", "reason": "r"}],
             "queued": [{"job": "j", "source": "s", "priority": "low"}],
             "not_listed": {**jobs["not_listed"], "waiting": 0},
         },
@@ -504,8 +507,13 @@ def test_readme_runs_only_what_there_is() -> None:
     lines = [line for block in blocks(REPOSITORY / "README.md", "sh") for line in block.text.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines if line.strip()]
     assert words
-    for program, first, *_ in words:
-        assert first in targets if program == "make" else first == "daemon.py", (program, first)
+    for program, first, *rest in words:
+        if program == "make":
+            assert first in targets
+        elif program == "export":
+            assert first.partition("=")[0] == cli.CONFIG_VARIABLE
+        else:
+            assert first == "daemon.py" and rest[0] in verbs(), (program, first, rest)
 
 
 # -- links, words, pictures ---------------------------------------------------------------------

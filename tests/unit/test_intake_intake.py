@@ -206,7 +206,8 @@ def test_a_recording_needs_a_voice(door: Door) -> None:
     door.accept()
     assert door.error("speech.wav") == (
         "speech.wav: A recording was dropped, but no voice is set for it to be converted to.\n"
-        "Put `voice: NAME` into a _defaults.yaml in its folder; NAME.wav is in voices/."
+        "Put recordings into a subfolder with a _defaults.yaml that says `voice: NAME`,"
+        " NAME.wav (or .flac, .mp3, ...) being a clip of that voice in the voices folder."
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 from ledger_samples import Clock, a_job, submit
 
 from pipeline.files import display
-from pipeline.jobs.job import JobState
+from pipeline.jobs.job import DropState, JobState
+from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.status import (
     MAX_LISTED,
@@ -101,13 +102,13 @@ def test_long_lists_are_cut_and_sorted() -> None:
     assert len(shown) == MAX_LISTED and shown[0]["path"] == "00000.txt"
 
 
-def test_jobs_are_told_as_the_ledger_has_them(ledger: Ledger) -> None:
+def test_jobs_are_told_as_the_ledger_has_them(ledger: Ledger, layout: Layout) -> None:
     """The running with their progress, the queued in the order in which they will be done."""
     for drop_id, priority in (("d1", "normal"), ("d2", "high"), ("d3", "low")):
         submit(ledger, a_job(f"{drop_id}-1", drop_id=drop_id, priority=priority))
     ledger.claim("w")
     ledger.heartbeat("d2-1", "speaking", 3, 10)
-    told = snapshot_jobs(ledger)
+    told = snapshot_jobs(ledger, layout)
     assert told["jobs"] == {"queued": 2, "running": 1, "done": 0, "failed": 0, "cancelled": 0}
     assert told["running"] == [
         {
@@ -123,6 +124,20 @@ def test_jobs_are_told_as_the_ledger_has_them(ledger: Ledger) -> None:
     assert [entry["job"] for entry in told["queued"]] == ["d1-1", "d3-1"]
     assert told["not_listed"] == {"queued": 0}
     assert set(told["jobs"]) == {state.value for state in JobState}
+
+
+def test_what_lies_in_failed_is_told_with_its_reason(ledger: Ledger, layout: Layout) -> None:
+    """Until somebody takes it away, which is the retry."""
+    submit(ledger, a_job())
+    ledger.claim("w")
+    ledger.finish("d1-0", JobState.FAILED, code="c", message="It will not do.")
+    ledger.end_drop("d1", DropState.FAILED, "failed/story.txt")
+    assert snapshot_jobs(ledger, layout)["failed"] == []
+    layout.failed.mkdir(parents=True)
+    (layout.failed / "story.txt").touch()
+    assert snapshot_jobs(ledger, layout)["failed"] == [
+        {"path": "failed/story.txt", "job": "d1-0", "reason": "It will not do."}
+    ]
 
 
 @pytest.mark.parametrize(
