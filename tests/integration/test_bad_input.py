@@ -336,7 +336,8 @@ def test_a_recording_without_a_voice_says_what_to_do(factory: Factory) -> None:
     """The contract's own sentence."""
     factory.put("speech.wav", wav())
     factory.run()
-    assert "no voice is set for it to be converted to.\nPut `voice: NAME` into" in factory.note("speech.wav")
+    note = factory.note("speech.wav")
+    assert "no voice is set for it to be converted to.\n" in note and "`voice: NAME`" in note
     assert factory.exists_once(wav())
 
 
