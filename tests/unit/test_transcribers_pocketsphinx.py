@@ -14,6 +14,7 @@ from pipeline.engines.base import Utterance, Voice
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Audio, Speech, Word
+from pipeline.text.spoken import spoken_words
 from pipeline.transcribers.pocketsphinx import (
     BORNE_OUT_SCORE,
     DOUBTED_PAIR_SCORE,
@@ -34,6 +35,7 @@ from pipeline.transcribers.pocketsphinx import (
     loudness,
     weigh,
     with_lead,
+    words_as_said,
 )
 from pipeline.transcribers.pronunciation import Pronunciations, arpabet
 
@@ -306,6 +308,20 @@ def test_right_speech_takes_one_look_and_doubtful_speech_three() -> None:
     assert transcriber.transcribe(speech, "The fire burned brightly.", "en").looks == 1
     assert transcriber.transcribe(speech, "The fire that burned brightly.", "en").looks in (1, len(MANNERS))
     transcriber.close()
+
+
+def test_words_as_said_keep_the_and_of_a_number() -> None:
+    """The comparison may leave it out, the recogniser has to listen for it."""
+    text = "It was Eight Hundred and Two, he said; Dr. Who’s 3 U.S. cats"
+    assert " ".join(words_as_said(text, "en")) == (
+        "it was eight hundred and two he said doctor who's three u s cats"
+    )
+
+
+@pytest.mark.parametrize("text", ["In 1895 he had £1,250.", "At 7:30 p.m. it’s full", "No. 7, St. James's"])
+def test_words_as_said_are_those_that_are_compared(text: str) -> None:
+    """Listening and comparing agree on everything else."""
+    assert words_as_said(text, "en") == spoken_words(text, "en")
 
 
 def words_at(text: str, *starts: float) -> list[Word]:
