@@ -22,16 +22,17 @@ _UNSPACED = re.compile(
 )
 
 
-def spoken_words(text: str, language: str) -> list[str]:
+def spoken_words(text: str, language: str, *, every_and: bool = False) -> list[str]:
     """The words of `text`, lower case, without punctuation or accents, all spelled out.
 
     `language` is a BCP 47 tag. “$200 for Dr. Smith’s café” gives two hundred dollars for doctor smith's cafe.
+    With `every_and` the “and” of “two hundred and five” stays, for who listens rather than compares.
     """
     english = language.split("-")[0].lower() == "en"
     spelled = spell_out(text.translate(_APOSTROPHES), language)
     apart = _LETTERS_WITH_STOPS.sub(lambda m: f" {' '.join(m[0].replace('.', ''))} ", spelled)
     words = _tokens(_folded(apart))
-    return list(_english(words)) if english else words
+    return list(_english(words, every_and=every_and)) if english else words
 
 
 def _folded(text: str) -> str:
@@ -49,10 +50,10 @@ def _tokens(text: str) -> list[str]:
     return [word for word in words if any(c.isalnum() for c in word)]
 
 
-def _english(words: list[str]) -> Iterator[str]:
+def _english(words: list[str], *, every_and: bool) -> Iterator[str]:
     """Short forms in full; “two hundred and five” as “two hundred five”, since both are said."""
     for index, word in enumerate(words):
-        between = word == "and" and 0 < index < len(words) - 1
+        between = not every_and and word == "and" and 0 < index < len(words) - 1
         if between and words[index - 1] in LARGE and words[index + 1] in COUNTING:
             continue
         yield from SHORT_WORDS.get(word, word).split()

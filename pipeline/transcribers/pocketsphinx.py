@@ -26,7 +26,6 @@ from rapidfuzz.distance import Levenshtein
 from pipeline.errors import SynthesisError
 from pipeline.sound.audio import Audio, Samples, Speech, Word, to_pcm16
 from pipeline.sound.resample import resample
-from pipeline.text.spell import spell_out
 from pipeline.text.spoken import spoken_words
 from pipeline.transcribers.pronunciation import Pronunciations
 from pipeline.verify import Transcript
@@ -126,7 +125,7 @@ class PocketsphinxTranscriber:
         """Listen; raises SynthesisError for a language it has no model for."""
         if not self.supports(language):
             raise SynthesisError(f"pocketsphinx has no model for the language {language}.")
-        wanted = words_as_said(expected, language)
+        wanted = spoken_words(expected, language, every_and=True)
         sound = level(resample(speech.audio, RATE_HZ))
         if sound is None or not wanted:
             return Transcript(text="", sounding_seconds=0.0)
@@ -170,15 +169,6 @@ class PocketsphinxTranscriber:
         taken = {sound for said in ways.values() for sound in said}
         rivals = self._pronunciations.of(RIVALS)
         return {word: said for word, said in rivals.items() if taken.isdisjoint(said)}
-
-
-def words_as_said(text: str, language: str) -> list[str]:
-    """The words to listen for.
-
-    Token by token, since for a comparison `spoken_words` leaves out the `and` of a number that a
-    voice says nevertheless.
-    """
-    return [word for token in spell_out(text, language).split() for word in spoken_words(token, language)]
 
 
 def level(audio: Audio) -> Audio | None:
@@ -282,12 +272,13 @@ def displacement_seconds(
 ) -> float | None:
     """The farthest that five words in a row lie, at the median, from where the engine reported them.
 
-    None where the engine reports no times or fewer than three words can be compared.
+    None where the engine reports no times or fewer than three words can be compared. Words are taken one
+    by one, in lower case, since a lone `I` would be read as a number.
     """
     if not reported:
         return None
     starts = [(part, word.start_seconds, at == 0)
-              for word in reported for at, part in enumerate(spoken_words(word.text, language))]  # fmt: skip
+              for word in reported for at, part in enumerate(spoken_words(word.text.lower(), language))]  # fmt: skip
     blocks = Levenshtein.opcodes([part for part, _, _ in starts], [word.text for word in heard])
     apart = [
         heard[code.dest_start + n].start_seconds - starts[code.src_start + n][1]
