@@ -277,8 +277,11 @@ def displacement_seconds(
     """
     if not reported:
         return None
-    starts = [(part, word.start_seconds, at == 0)
-              for word in reported for at, part in enumerate(spoken_words(word.text.lower(), language))]  # fmt: skip
+    starts = [
+        (part, word.start_seconds, at == 0)
+        for word in reported
+        for at, part in enumerate(spoken_words(word.text.lower(), language))
+    ]
     blocks = Levenshtein.opcodes([part for part, _, _ in starts], [word.text for word in heard])
     apart = [
         heard[code.dest_start + n].start_seconds - starts[code.src_start + n][1]
