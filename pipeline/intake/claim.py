@@ -201,7 +201,8 @@ def finish_done(layout: Layout, drop: Drop) -> tuple[DropState, str]:
         with contextlib.suppress(FileNotFoundError):  # moved before a crash
             os.rename(layout.claimed(drop.id), target)
         return DropState.DONE, str(target.relative_to(layout.inbox))
-    shutil.rmtree(layout.source_folder(drop.id, drop.mode), ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # deleted before a crash
+        shutil.rmtree(layout.source_folder(drop.id, drop.mode))
     return DropState.DONE, ""
 
 

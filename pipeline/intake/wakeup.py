@@ -16,12 +16,10 @@ from pathlib import Path
 from watchdog.events import (
     DirAttribEvent,
     DirCreatedEvent,
-    DirDeletedEvent,
     DirMovedEvent,
     FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
-    FileDeletedEvent,
     FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
@@ -37,17 +35,17 @@ REBUILD_SECONDS = (1.0, 60.0)
 STOP_SECONDS = 5.0
 # So many changes that only the scan found, and the events are no longer relied on.
 DISTRUST_AFTER = 3
-# Without the "opened" and "closed unwritten" events our own looks at files tell us nothing.
+# Without the "opened" and "closed unwritten" events our own looks at files tell us nothing; without the
+# "deleted" ones our claims do not, which look like deletions since the hidden folder is not watched.
 _TOLD_OF: list[type[FileSystemEvent]] = [
     *(
         FileCreatedEvent,
         FileMovedEvent,
-        FileDeletedEvent,
         FileModifiedEvent,
         FileClosedEvent,
         FileAttribEvent,
     ),
-    *(DirCreatedEvent, DirMovedEvent, DirDeletedEvent, DirAttribEvent),
+    *(DirCreatedEvent, DirMovedEvent, DirAttribEvent),
 ]
 _LOGGER = logging.getLogger("watchdog.observers")
 

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -398,13 +397,16 @@ def test_an_unknown_drop_ends_nowhere(layout: Layout, ledger: Ledger) -> None:
     assert not layout.failed.exists()
 
 
-def test_deleting_what_cannot_be_deleted_harms_nobody(
+def test_what_cannot_be_deleted_is_not_called_deleted(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`source: delete`: the job is done all the same; the ledger, not the file's absence, says so."""
+    """`source: delete`: the last move is still to come, and is tried again."""
     drop = dropped(layout, mode="delete")
     take(layout, drop)
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", failing(errno.EPERM))
-        assert finish_done(layout, drop) == (DropState.DONE, "")
-    shutil.rmtree(layout.claimed_root)
+        with pytest.raises(PermissionError):
+            finish_done(layout, drop)
+    assert (layout.claimed(drop.id) / drop.name).exists()
+    assert finish_done(layout, drop) == (DropState.DONE, "")
+    assert not layout.claimed(drop.id).exists()
