@@ -146,7 +146,6 @@ def test_every_kind_of_entry_has_an_answer(desk: Desk) -> None:
         "photo.jpg": (State.UNSUPPORTED, "not a kind of file Voxspool knows: .jpg"),
         "noext": (State.UNSUPPORTED, "not a kind of file Voxspool knows: it has no extension"),
         "empty.txt": (State.EMPTY, "empty so far, last change 2 s ago"),
-        "README.md": (State.IGNORED, "a note about the inbox itself, not a drop"),
         "PAUSE": (State.IGNORED, "the pause file: no new work starts while it lies here"),
         "failed": (State.IGNORED, "a reserved name: what lies here is never taken for a drop"),
         "folder.txt": (State.IGNORED, "a folder, not a file; its contents are looked at"),
