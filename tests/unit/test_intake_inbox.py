@@ -153,7 +153,7 @@ def test_every_kind_of_entry_has_an_answer(desk: Desk) -> None:
         "socket.txt": (State.HELD, "a socket, not a file: drop the file itself"),
         **dict.fromkeys(("link.txt", "linked.folder", "dangling.txt"), link),
     }
-    assert desk.scan().counts.ignored == 3  # the marker, @eaDir, x.txt.part
+    assert desk.scan().counts.ignored == 4  # the marker, our README, @eaDir, x.txt.part
 
 
 def test_devices_are_held(desk: Desk) -> None:
