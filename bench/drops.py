@@ -6,6 +6,11 @@ import statistics
 import time
 
 from bench.ground import Ground, ground, memory_mb
+from pipeline.config import load_config
+from pipeline.intake.intake import Intake
+from pipeline.intake.watch import Watch
+from pipeline.layout import layout_of
+from pipeline.ledger import Ledger
 
 FEW = 100
 
@@ -17,6 +22,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--unchecked", action="store_true", help="speak only: a third of the time")
     options = parser.parse_args()
+    _intake_alone(options.files)
     few = _run(FEW, options.workers, options.unchecked)
     many = _run(options.files, options.workers, options.unchecked)
     print(f"peak memory: {few:.0f} MB for {FEW} files, {many:.0f} MB for {options.files:,}:")
@@ -42,6 +48,29 @@ def _run(files: int, workers: int, unchecked: bool) -> float:
             daemon.wait()
         _tell(place, files, seconds)
         return peak
+
+
+def _intake_alone(files: int) -> None:
+    """Cost of a claim with nobody else at the disk: the first thousand against the last."""
+    with ground() as place:
+        place.write_config(intake={"settle_seconds": 0.0, "events": False})
+        config = load_config(place.root / "config.yaml")
+        layout = layout_of(config)
+        for number in range(files):
+            place.drop(f"line-{number:05}.txt", f"This is line number {number} of many.")
+        ledger = Ledger(layout.ledger_file, clock=time.time)
+        intake = Intake(layout, ledger, config, clock=time.time)
+        watch = Watch(config, layout, ledger, intake, clock=time.monotonic)
+        taken = 0
+        while taken < files:
+            taken += len(watch.look())
+            time.sleep(0.01)
+        watch.close()
+        ledger.close()
+        print("intake by itself, without workers beside it:")
+        _tell_flatness(
+            [row[0] for row in place.query("SELECT claimed_at FROM drops ORDER BY claimed_at, id")]
+        )
 
 
 def _ended(place: Ground) -> int:
