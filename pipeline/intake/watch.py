@@ -141,11 +141,6 @@ class Watch:
         told = [self._wakeup.status if self._wakeup else "", self._scan.note if self._scan else ""]
         return tuple(sentence for sentence in told if sentence)
 
-    @property
-    def missed_events(self) -> int:
-        """Changes that a scan found though no event had told of them."""
-        return self._wakeup.missed if self._wakeup else 0
-
     def _open(self) -> Inbox:
         """Make sure that both roots are what they were, and begin to look."""
         root = self._remembered(Role.INBOX, self._layout.inbox)
