@@ -6,11 +6,9 @@ in the inbox with a reason in the status.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import unicodedata
-import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +18,7 @@ from loguru import logger
 
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure, InputError, SpecError, VoxspoolError
-from pipeline.files import display, open_regular, sha256_of
+from pipeline.files import display
 from pipeline.intake.claim import (
     Gone,
     NotReady,
@@ -30,7 +28,7 @@ from pipeline.intake.claim import (
     put_back_orphan,
     take,
 )
-from pipeline.intake.ignore import DEFAULTS_NAMES
+from pipeline.intake.freeze import Freezer, kind_of, read_job_file
 from pipeline.intake.inbox import Dropped
 from pipeline.intake.settle import Fingerprint
 from pipeline.jobs.job import (
@@ -43,25 +41,14 @@ from pipeline.jobs.job import (
     VoiceChoice,
     new_id,
 )
-from pipeline.jobs.settings import Kind, Settings
+from pipeline.jobs.settings import Settings
 from pipeline.jobs.spec import (
-    AUDIO_SUFFIXES,
-    Request,
-    as_set,
-    cascade,
-    complete,
-    looks_like_clip,
-    normalised,
-    parse_defaults,
     parse_job_file,
-    problems_of,
 )
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.naming import safe_name
 from pipeline.outbox import may_use, result_folder
-from pipeline.strict_yaml import MAX_BYTES
-from pipeline.voices import Library, LibraryVoice
 
 RETRY_SECONDS = 10.0
 
@@ -85,7 +72,7 @@ class Intake:
         self._ledger = ledger
         self._config = config
         self._clock = clock
-        self._library = Library(layout.voices)
+        self._freezer = Freezer(layout, config)
         self._missing_since: dict[str, float] = {}
         self._refused: dict[str, tuple[float, str]] = {}
         self._named_by: dict[str, tuple[str, ...]] = {}
@@ -187,7 +174,7 @@ class Intake:
         """Inbox-relative paths of the files that a job file names; none if it cannot be parsed."""
         folder = PurePosixPath(dropped.relative).parent
         try:
-            requests = parse_job_file(_read(dropped.path), display(dropped.path.name))
+            requests = parse_job_file(read_job_file(dropped.path), display(dropped.path.name))
         except (VoxspoolError, OSError):
             return ()  # told in full once it is claimed
         names = dict.fromkeys(name for request in requests for name in request.references)
@@ -214,7 +201,7 @@ class Intake:
 
     def _bad_defaults(self, dropped: Dropped) -> str | None:
         try:
-            self._folder_layers(PurePosixPath(dropped.relative).parent)
+            self._freezer.folder_layers(PurePosixPath(dropped.relative).parent)
         except SpecError as error:
             return f"the folder's defaults are wrong: {error.message}"
         return None
@@ -263,91 +250,12 @@ class Intake:
     def _admit(self, drop: Drop) -> None:
         """A claimed drop becomes jobs, or a failure with its reason."""
         try:
-            specs = list(self._specs(drop))
+            specs = list(self._freezer.specs(drop))
             jobs = [self._job(drop, index, spec) for index, spec in enumerate(specs)]
         except InputError as error:
             jobs = [_failed_job(drop, error)]
         self._ledger.submit(drop, jobs)
         end_if_complete(self._layout, self._ledger, drop.id)
-
-    def _specs(self, drop: Drop) -> Iterator[JobSpec]:
-        folder = self._layout.source_folder(drop.id, drop.mode)
-        kind = PurePosixPath(drop.relative).suffix.lower()
-        layers = self._folder_layers(drop.folder)
-        for request in _requests(folder / drop.name, kind):
-            for name in request.references:
-                _require(folder / name, name)
-            yield self._freeze(request, layers, folder)
-
-    def _freeze(self, request: Request, layers: Mapping[str, Settings], folder: Path) -> JobSpec:
-        """The cascade: job file, voice, folders upward, configuration."""
-        below = (*layers.values(), self._config.defaults)
-        named = cascade(request.settings, *below).voice
-        library_voice = self._library_voice(named, request)
-        own = (library_voice.defaults,) if library_voice else ()
-        settings = cascade(request.settings, *own, *below)
-        problems = problems_of(settings)
-        if problems:
-            raise InputError(" ".join(problems), code="settings", hint="Mend these settings.")
-        # a conversion needs the recording itself, never an engine's stand-in for it
-        user = "conversion" if request.kind == "vc" else settings.engine
-        origin = _who_set_voice(request, layers, self._config.defaults)
-        try:
-            voice = self._voice(named if request.kind != "concat" else None, library_voice, user, folder)
-        except InputError as error:
-            if origin:
-                error.hint = f"{error.hint} The voice is set in {origin}.".strip()
-            raise
-        seed = settings.seed or _seed_for(settings, voice)
-        settings = complete(settings.model_copy(update={"seed": seed, "voice": named}))
-        return JobSpec(
-            kind=request.kind,
-            settings=settings,
-            voice=voice,
-            text=request.text,
-            file=request.file,
-            parts=request.parts,
-            crossfade_ms=request.crossfade_ms,
-            level=request.level,
-            voice_from=origin,
-            synthesis_set=tuple(
-                as_set(cascade(request.settings, *own, *layers.values())).get("synthesis", {})
-            ),
-        )
-
-    def _library_voice(self, named: str | None, request: Request) -> LibraryVoice | None:
-        if named is None or request.kind == "concat":
-            return None
-        if looks_like_clip(named):
-            _refuse_foreign_clip(named, request)
-            return None
-        return self._library.find(named)
-
-    def _voice(
-        self, named: str | None, library_voice: LibraryVoice | None, user: str, folder: Path
-    ) -> VoiceChoice:
-        if named is None and user == "conversion":
-            raise InputError(
-                "A recording was dropped, but no voice is set for it to be converted to.",
-                code="voice_missing",
-                hint="Put recordings into a subfolder with a _defaults.yaml that says `voice: NAME`,"
-                " NAME.wav (or .flac, .mp3, ...) being a clip of that voice in the voices folder.",
-            )
-        if named is None:
-            return VoiceChoice(name="")
-        if library_voice is not None:
-            return self._library.choice(library_voice, user)
-        if looks_like_clip(named):
-            clip = _require(folder / normalised(named), named)
-            return VoiceChoice(name=named, clip=normalised(named), clip_sha256=sha256_of(clip))
-        if user != "espeak":
-            near = self._library.nearest(named)
-            raise InputError(
-                f"There is no voice {named} in the voices folder.",
-                code="voice_unknown",
-                hint=f"Did you mean {near[0]}?" if near else f"Put {named}.wav into the voices folder.",
-            )
-        return VoiceChoice(name=named)
 
     def _job(self, drop: Drop, index: int, spec: JobSpec) -> Job:
         job_id = f"{drop.id}-{index + 1}"
@@ -376,16 +284,6 @@ class Intake:
             source=_source_of(drop),
             submitted_at=drop.claimed_at,
         )
-
-    def _folder_layers(self, folder: PurePosixPath) -> dict[str, Settings]:
-        """`_defaults.yaml` of the folder and of each above it, nearest first, by path."""
-        layers = {}
-        for place in (folder, *folder.parents):
-            for name in DEFAULTS_NAMES:
-                path = self._layout.inbox / place / name
-                if os.path.lexists(path):
-                    layers[str(place / name)] = _defaults(path, str(place / name))
-        return layers
 
     # -- after a crash ---------------------------------------------------------------------------
 
@@ -438,14 +336,6 @@ def _subfolders(root: Path) -> list[Path]:
         return []
 
 
-def _who_set_voice(request: Request, layers: Mapping[str, Settings], configured: Settings) -> str:
-    """Where the voice comes from, if the job did not name one itself."""
-    if request.settings.voice is not None:
-        return ""
-    files = (name for name, layer in layers.items() if layer.voice is not None)
-    return next(files, "config.yaml" if configured.voice is not None else "")
-
-
 def _failed_job(drop: Drop, error: InputError) -> Job:
     """A drop that cannot even become a job still has one to tell of it."""
     return Job(
@@ -456,7 +346,7 @@ def _failed_job(drop: Drop, error: InputError) -> Job:
         priority="normal",
         folder=result_folder(drop.folder),
         stem="",
-        spec=JobSpec(kind=_kind_of(drop.name), settings=Settings(), voice=VoiceChoice(name="")),
+        spec=JobSpec(kind=kind_of(drop.name), settings=Settings(), voice=VoiceChoice(name="")),
         source=_source_of(drop),
         submitted_at=drop.claimed_at,
         error_code=error.code,
@@ -467,48 +357,6 @@ def _failed_job(drop: Drop, error: InputError) -> Job:
 
 def _source_of(drop: Drop) -> Source:
     return Source(name=display(drop.relative), sha256=drop.sha256, bytes=drop.stamp[1])
-
-
-def _kind_of(name: str) -> Kind:
-    return "vc" if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES else "tts"
-
-
-def _requests(path: Path, suffix: str) -> tuple[Request, ...]:
-    """What a claimed file asks for."""
-    if suffix in (".yaml", ".yml"):
-        return parse_job_file(_read(path), display(path.name))
-    return (Request(kind=_kind_of(path.name), settings=Settings(), file=path.name),)
-
-
-def _read(path: Path) -> bytes:
-    with open_regular(path) as stream:
-        return stream.read(MAX_BYTES + 1)
-
-
-def _require(path: Path, name: str) -> Path:
-    """A file that a job names; it may not be a link to somewhere else."""
-    try:
-        with open_regular(path):
-            return path
-    except FileNotFoundError as error:
-        raise InputError(
-            f"The job names {display(name)}, which did not arrive.",
-            code="part_missing",
-            hint="Drop both together. A clip that many jobs use belongs into the voices folder.",
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"The job names {display(name)}, which cannot be read: {error.strerror}.",
-            code="part_unreadable",
-            hint="It must be an ordinary file, not a link.",
-        ) from error
-
-
-def _defaults(path: Path, name: str) -> Settings:
-    try:
-        return parse_defaults(_read(path), display(name))
-    except OSError as error:
-        raise SpecError(f"{display(name)} cannot be read: {error.strerror}.") from error
 
 
 def _spelled(inbox: Path, folder: PurePosixPath, name: str) -> str:
@@ -534,16 +382,6 @@ def _lies_in(inbox: Path, relative: str) -> bool:
     return os.path.lexists(inbox / path) and not any(folder.is_symlink() for folder in folders)
 
 
-def _refuse_foreign_clip(named: str, request: Request) -> None:
-    """A recording by its path must have come with the job file, or it may lie anywhere."""
-    if request.settings.voice is None:
-        raise InputError(
-            f"The voice {named} is a file; only a job file can bring its voice.",
-            code="voice_not_a_name",
-            hint="Put the recording into the voices folder and give its name without the extension.",
-        )
-
-
 @contextlib.contextmanager
 def _told_as_environment(place: Path) -> Iterator[None]:
     """What the disk refuses to us is not the fault of any one file."""
@@ -551,12 +389,6 @@ def _told_as_environment(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EnvironmentFailure(f"{display(error.filename or place)}: {error.strerror or error}.") from error
-
-
-def _seed_for(settings: Settings, voice: VoiceChoice) -> int:
-    """The seed for `seed: 0`: the same engine and voice get the same one, so that the cache can serve."""
-    facts = [settings.engine, settings.language, voice.name, voice.clip_sha256]
-    return zlib.crc32(json.dumps(facts).encode()) or 1
 
 
 def _sentence(error: InputError, drop: Drop) -> str:
