@@ -15,7 +15,8 @@ from pipeline.files import display, sha256_of
 from pipeline.intake.ignore import Candidate, DropKind, Folder, IgnoreList, entry_type
 from pipeline.jobs.job import Drop, DropState
 from pipeline.layout import HIDDEN, Layout, last_place
-from pipeline.ledger import Ledger, Result
+from pipeline.ledger import Ledger
+from pipeline.results import Result
 
 ORPHAN_HINT = "look into it and move what you need back into the inbox"
 
@@ -42,7 +43,7 @@ def audit(ledger: Ledger, layout: Layout, ignore: IgnoreList | None = None) -> A
     ]
     notes = [
         *(note for drop in drops for note in _drop_notes(drop, layout)),
-        *(note for result in ledger.results() for note in _result_notes(result, layout)),
+        *(note for result in ledger.results.all() for note in _result_notes(result, layout)),
     ]
     states = Counter(drop.state for drop in drops)
     counts = {"waiting": waiting, **{state.value: states[state] for state in DropState}}

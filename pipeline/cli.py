@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
 def _summary(layout: Layout, since: float) -> list[str]:
     """What a `--once` run made, and what it could not make."""
     ledger = _ledger(layout)
-    made = [result for result in ledger.results() if (result.published_at or 0.0) >= since]
+    made = [result for result in ledger.results.all() if (result.published_at or 0.0) >= since]
     lines = [str(layout.outbox / result.folder / file.name) for result in made for file in result.files]
     speech = [line for line in lines if not line.endswith((".log", ".json"))]
     failed = [drop for drop in ledger.drops_in(DropState.FAILED) if (drop.ended_at or 0.0) >= since]

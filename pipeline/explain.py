@@ -131,7 +131,7 @@ def _in_outbox(relative: str, path: Path, layout: Layout, ledger: Ledger) -> Ite
         beside = f"failed; {note.name} beside it says why" if note.exists() else "lies among what failed"
         yield f"{display(relative)} {beside}."
         return
-    result = ledger.result(below.parent, below.stem)
+    result = ledger.results.find(below.parent, below.stem)
     if result is not None and is_ours(path, result.files):
         yield f"{display(relative)} was made by job {result.job_id} from {display(result.source)}."
     else:

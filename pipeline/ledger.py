@@ -1,4 +1,4 @@
-"""The ledger: every drop, job, attempt and result, in one SQLite file on local disk.
+"""The ledger: every drop, job and attempt, in one SQLite file on local disk, with `results` beside them.
 
 Knows SQL and the records of `jobs.job`; nothing of folders or sound. Invariants: a claim commits
 before any work starts; a job is running for at most one worker; an ended job never changes again.
@@ -10,13 +10,13 @@ import json
 import os
 import sqlite3
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import EnvironmentFailure, Interrupted
+from pipeline.database import Database
+from pipeline.errors import Interrupted
 from pipeline.jobs.job import (
     Drop,
     DropState,
@@ -27,39 +27,10 @@ from pipeline.jobs.job import (
     spec_to_json,
 )
 from pipeline.jobs.settings import Kind
+from pipeline.results import Reservation, Results
 
-SCHEMA = Path(__file__).with_suffix(".sql")
-SCHEMA_VERSION = "1"
 LOST_PER_DEATH = 3
 PRIORITIES = ("high", "normal", "low")
-BUSY_TIMEOUT_SECONDS = 30.0
-MAX_SUFFIX = 9999
-_DISK_ERRORS = sqlite3.DatabaseError
-# Its subclasses that tell of a mistake of ours, not of the disk: they are not hidden as such.
-_OUR_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InternalError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultFile:
-    """A file that we published, as it was when we did."""
-
-    name: str
-    bytes: int
-    mtime_ns: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A name in the outbox that is ours."""
-
-    folder: PurePosixPath
-    stem: str
-    source: str
-    index: int
-    job_id: str
-    files: tuple[ResultFile, ...]
-    published_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,108 +54,50 @@ class Ledger:
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.executescript(SCHEMA.read_text(encoding="utf-8"))
-            self._refuse_other_version(path)
-        except (sqlite3.Error, OSError) as error:
-            raise EnvironmentFailure(
-                f"The ledger {path} cannot be opened: {error}.", hint="Is the disk full or read-only?"
-            ) from error
-
-    def _refuse_other_version(self, path: Path) -> None:
-        found = self.meta("schema_version")
-        if found is None:
-            self.set_meta("schema_version", SCHEMA_VERSION)
-        elif found != SCHEMA_VERSION:
-            raise EnvironmentFailure(
-                f"The ledger {path} has schema {found}; this version of Voxspool knows {SCHEMA_VERSION}.",
-                hint="Run the version that made it, or move the state folder away.",
-            )
+        self._db = Database(path)
+        self.results = Results(self._db, clock)
+        "the names in the outbox that are ours"
 
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, with the write lock taken at once so that reads inside stay true."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
-                    self._db.execute("ROLLBACK")
-                raise
-        except _DISK_ERRORS as error:
-            if isinstance(error, _OUR_ERRORS):
-                raise
-            raise _failure(error) from error
-
-    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
-        """The answer to a question."""
-        try:
-            return self._db.execute(statement, values).fetchall()
-        except _DISK_ERRORS as error:
-            if isinstance(error, _OUR_ERRORS):
-                raise
-            raise _failure(error) from error
-
-    def _number(self, statement: str, values: Sequence[object] = ()) -> int:
-        """The single number that the answer is."""
-        return int(self._rows(statement, values)[0][0])
-
-    def _row(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Row | None:
-        """The first row of the answer."""
-        return next(iter(self._rows(statement, values)), None)
-
-    # -- small facts ---------------------------------------------------------------------------
+    def one_commit(self) -> Iterator[None]:
+        """All that is written inside is on disk together at its end, or not at all."""
+        with self._db.transaction():
+            yield
 
     def meta(self, key: str) -> str | None:
         """A remembered fact."""
-        row = self._row("SELECT value FROM meta WHERE key = ?", (key,))
-        return None if row is None else str(row["value"])
+        return self._db.meta(key)
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a fact."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._db.set_meta(key, value)
 
     # -- drops ---------------------------------------------------------------------------------
 
-    def plan_claim(self, drop: Drop) -> None:
-        """Write down that `drop` is about to be renamed, before it is."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO drops (id, relative, state, mode, members, ino, size, mtime_ns, ctime_ns,"
-                " sha256, claimed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    drop.id,
-                    os.fsencode(drop.relative),
-                    drop.state,
-                    drop.mode,
-                    json.dumps(drop.members),
-                    *_signed(drop.stamp),
-                    drop.sha256,
-                    drop.claimed_at,
-                ),
-            )
+    def plan_claim(self, *drops: Drop) -> None:
+        """Write down that `drops` are about to be renamed, before they are."""
+        with self._db.transaction() as db:
+            for drop in drops:
+                _insert_drop(db, drop)
 
-    def forget_claim(self, drop_id: str) -> None:
-        """Undo `plan_claim` for a drop that was not taken after all."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM drops WHERE id = ? AND state = 'claiming'", (drop_id,))
+    def forget_claim(self, *drop_ids: str) -> None:
+        """Undo `plan_claim` for drops that were not taken after all."""
+        with self._db.transaction() as db:
+            for drop_id in drop_ids:
+                db.execute("DELETE FROM drops WHERE id = ? AND state = 'claiming'", (drop_id,))
 
-    def submit(self, drop: Drop, jobs: Sequence[Job]) -> None:
-        """The drop is claimed and these are its jobs, in one step."""
-        with self._transaction() as db:
+    def submit(self, drop: Drop, jobs: Sequence[Job], names: Sequence[Reservation] = ()) -> bool:
+        """The drop is claimed, these are its jobs and the names of their results, in one step.
+
+        False, and nothing is done, if one of the names was taken since it was looked at.
+        """
+        with self._db.transaction() as db:
+            if not self.results.enter(*names):
+                return False
             db.execute(
                 "UPDATE drops SET state = 'claimed', sha256 = ?, ino = ?, size = ?, mtime_ns = ?,"
                 " ctime_ns = ? WHERE id = ?",
@@ -192,10 +105,11 @@ class Ledger:
             )
             for job in jobs:
                 _insert_job(db, job)
+        return True
 
     def end_drop(self, drop_id: str, state: DropState, location: str) -> None:
         """The source reached its last place."""
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             db.execute(
                 "UPDATE drops SET state = ?, location = ?, ended_at = ? WHERE id = ?",
                 (state, os.fsencode(location), self._clock(), drop_id),
@@ -203,23 +117,23 @@ class Ledger:
 
     def drop(self, drop_id: str) -> Drop | None:
         """A drop by its id."""
-        row = self._row("SELECT * FROM drops WHERE id = ?", (drop_id,))
+        row = self._db.row("SELECT * FROM drops WHERE id = ?", (drop_id,))
         return None if row is None else _drop_from(row)
 
     def drops_in(self, *states: DropState) -> list[Drop]:
         """All drops in one of `states`, oldest first."""
         marks = ", ".join("?" * len(states))
-        rows = self._rows(f"SELECT * FROM drops WHERE state IN ({marks}) ORDER BY id", states)  # noqa: S608 (only question marks)
+        rows = self._db.rows(f"SELECT * FROM drops WHERE state IN ({marks}) ORDER BY id", states)  # noqa: S608 (only question marks)
         return [_drop_from(row) for row in rows]
 
     def newest_failed(self, limit: int) -> list[Drop]:
         """The drops that failed last, newest first."""
-        rows = self._rows("SELECT * FROM drops WHERE state = 'failed' ORDER BY id DESC LIMIT ?", (limit,))
+        rows = self._db.rows("SELECT * FROM drops WHERE state = 'failed' ORDER BY id DESC LIMIT ?", (limit,))
         return [_drop_from(row) for row in rows]
 
     def drops_of(self, relative: str) -> list[Drop]:
         """Every drop that came in under this path, newest first."""
-        rows = self._rows(
+        rows = self._db.rows(
             "SELECT * FROM drops WHERE relative = ? ORDER BY claimed_at DESC, id DESC",
             (os.fsencode(relative),),
         )
@@ -227,21 +141,25 @@ class Ledger:
 
     def drops_of_kind(self, kind: Kind) -> set[str]:
         """Ids of the drops that hold a job of this kind."""
-        rows = self._rows("SELECT DISTINCT drop_id FROM jobs WHERE json_extract(spec, '$.kind') = ?", (kind,))
+        rows = self._db.rows(
+            "SELECT DISTINCT drop_id FROM jobs WHERE json_extract(spec, '$.kind') = ?", (kind,)
+        )
         return {row["drop_id"] for row in rows}
 
     def jobs_by_drop(self) -> dict[str, int]:
         """Number of jobs of each drop that has any."""
-        rows = self._rows("SELECT drop_id, COUNT(*) AS n FROM jobs GROUP BY drop_id")
+        rows = self._db.rows("SELECT drop_id, COUNT(*) AS n FROM jobs GROUP BY drop_id")
         return {row["drop_id"]: int(row["n"]) for row in rows}
 
     def unfinished(self) -> set[str]:
         """Ids of the jobs that are queued or running."""
-        return {row["id"] for row in self._rows("SELECT id FROM jobs WHERE state IN ('queued', 'running')")}
+        return {
+            row["id"] for row in self._db.rows("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
+        }
 
     def already_taken(self, relative: str, stamp: tuple[int, int, int, int]) -> bool:
         """Whether this very file was dropped before and left in the inbox (`source: leave`)."""
-        row = self._row(
+        row = self._db.row(
             "SELECT 1 FROM drops WHERE relative = ? AND mode = 'leave' AND state != 'claiming'"
             " AND ino = ? AND size = ? AND mtime_ns = ?",
             (os.fsencode(relative), *_signed(stamp)[:3]),
@@ -250,7 +168,7 @@ class Ledger:
 
     def parts_left(self) -> dict[str, str]:
         """The job file of each file that was claimed along with one and left in the inbox beside it."""
-        rows = self._rows(
+        rows = self._db.rows(
             "SELECT relative, members, MAX(claimed_at) FROM drops WHERE mode = 'leave'"
             " GROUP BY relative HAVING json_array_length(members) > 1"
         )
@@ -264,7 +182,7 @@ class Ledger:
         Never two at once of one result name: the later drop must also be published later.
         """
         now = self._clock()
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', worker = ?, started_at = ?, heartbeat_at = ?,"
                 " stage = 'starting', done_chunks = 0, total_chunks = 0"
@@ -293,7 +211,7 @@ class Ledger:
 
         Raises Interrupted if the job is no longer being done by `worker`.
         """
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET heartbeat_at = ?, stage = ?, done_chunks = ?, total_chunks = ?"
                 " WHERE id = ? AND state = 'running' AND worker = COALESCE(?, worker)"
@@ -312,7 +230,7 @@ class Ledger:
         A name that was reserved for a result which never came is free again.
         """
         now = self._clock()
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             db.execute(
                 "UPDATE jobs SET state = ?, ended_at = ?, error_code = ?, error_message = ?, error_hint = ?,"
                 " stage = '' WHERE id = ? AND state NOT IN ('done', 'failed', 'cancelled')",
@@ -329,7 +247,7 @@ class Ledger:
 
         `outcome`: it was `interrupted` on purpose, or the `environment` is at fault.
         """
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             changed = db.execute(
                 "UPDATE jobs SET state = 'queued', worker = NULL, stage = '', not_before = ?"
                 " WHERE id = ? AND state = 'running' AND worker = COALESCE(?, worker)",
@@ -346,7 +264,7 @@ class Ledger:
         nobody takes it, until the caller fails it. A daemon that went down with its worker counts a third,
         since it may have been the power.
         """
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             _end_attempt(db, job_id, outcome, self._clock())
             counted = db.execute(
                 "SELECT COALESCE(SUM(outcome = 'died'), 0) AS died,"
@@ -362,13 +280,13 @@ class Ledger:
 
     def environment_failures(self, job_id: str) -> int:
         """How often in a row the machine kept this job from being done."""
-        rows = self._rows("SELECT outcome FROM attempts WHERE job_id = ? ORDER BY number DESC", (job_id,))
+        rows = self._db.rows("SELECT outcome FROM attempts WHERE job_id = ? ORDER BY number DESC", (job_id,))
         outcomes = [row["outcome"] for row in rows if row["outcome"] is not None]
         return len(list(itertools.takewhile(lambda outcome: outcome == "environment", outcomes)))
 
     def unfinished_ends(self) -> list[str]:
         """Drops whose jobs have all ended and whose source has not made its last move."""
-        rows = self._rows(
+        rows = self._db.rows(
             "SELECT id FROM drops WHERE state = 'claimed' AND NOT EXISTS (SELECT 1 FROM jobs"
             " WHERE drop_id = drops.id AND state IN ('queued', 'running')) LIMIT 100"
         )
@@ -376,13 +294,13 @@ class Ledger:
 
     def waiting_for_machine(self) -> int:
         """Number of queued jobs that are not to be tried again yet."""
-        return self._number(
+        return self._db.number(
             "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND not_before > ?", (self._clock(),)
         )
 
     def request_cancel(self, job_id: str) -> bool:
         """Ask for a job to be cancelled; False if it has ended or does not exist."""
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             changed = db.execute(
                 "UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND state IN ('queued', 'running')",
                 (job_id,),
@@ -392,6 +310,11 @@ class Ledger:
     def cancelled_while_queued(self) -> list[Job]:
         """Jobs that somebody cancelled before a worker took them."""
         return self._jobs("state = 'queued' AND cancel_requested = 1")
+
+    def rename_job(self, job_id: str, stem: str) -> None:
+        """The job's result will be called `stem`: its planned name was taken meanwhile."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE jobs SET stem = ? WHERE id = ? AND ended_at IS NULL", (stem, job_id))
 
     def job(self, job_id: str) -> Job | None:
         """A job by its id."""
@@ -412,7 +335,7 @@ class Ledger:
         return self._jobs("state = 'running' AND worker = ?", worker)
 
     def _jobs(self, where: str, *values: object, limit: int = -1) -> list[Job]:
-        rows = self._rows(
+        rows = self._db.rows(
             "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"  # noqa: S608
             f" WHERE {where} ORDER BY priority, submitted_at, idx LIMIT ?",
             (*values, limit),
@@ -421,17 +344,19 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """Number of jobs in each state."""
-        rows = self._rows("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state")
+        rows = self._db.rows("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state")
         found = {row["state"]: int(row["n"]) for row in rows}
         return {state.value: found.get(state.value, 0) for state in JobState}
 
     def failed_since(self, moment: float) -> int:
         """Number of dropped files that ended in `failed/` since `moment`."""
-        return self._number("SELECT COUNT(*) FROM drops WHERE state = 'failed' AND ended_at >= ?", (moment,))
+        return self._db.number(
+            "SELECT COUNT(*) FROM drops WHERE state = 'failed' AND ended_at >= ?", (moment,)
+        )
 
     def progress(self) -> list[Progress]:
         """How far each running job is."""
-        rows = self._rows(
+        rows = self._db.rows(
             "SELECT *, (SELECT COUNT(*) FROM attempts WHERE job_id = jobs.id) AS attempts FROM jobs"
             " WHERE state = 'running' ORDER BY started_at"
         )
@@ -445,91 +370,6 @@ class Ledger:
             for row in rows
         ]
 
-    # -- results -------------------------------------------------------------------------------
-
-    def plan_result(
-        self,
-        folder: PurePosixPath,
-        stem: str,
-        *,
-        source: str,
-        index: int,
-        job_id: str,
-        may_use: Callable[[str, Result | None], bool],
-    ) -> str:
-        """Reserve a name in the outbox: `stem`, or `stem~2`, `stem~3`, ...
-
-        A name is free if nobody reserved it, or if the same source did before (a redrop replaces its
-        own result), and if `may_use(candidate, earlier)` finds nothing foreign on the disk.
-        """
-        with self._transaction() as db:
-            for candidate in _candidates(stem):
-                earlier = self.result(folder, candidate)
-                if earlier and (earlier.source, earlier.index) != (source, index):
-                    continue
-                if not may_use(candidate, earlier):
-                    continue
-                files = json.dumps([asdict(file) for file in earlier.files]) if earlier else "[]"
-                db.execute(
-                    "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        str(folder),
-                        stem_key(candidate),
-                        candidate,
-                        os.fsencode(source),
-                        index,
-                        job_id,
-                        files,
-                        earlier.published_at if earlier else None,
-                    ),
-                )
-                return candidate
-        raise EnvironmentFailure(f"No free name is left for {stem} in {folder}.", hint="Tidy the outbox.")
-
-    def rename_job(self, job_id: str, stem: str) -> None:
-        """The job's result will be called `stem`: its planned name was taken meanwhile."""
-        with self._transaction() as db:
-            db.execute("UPDATE jobs SET stem = ? WHERE id = ? AND ended_at IS NULL", (stem, job_id))
-
-    def result(self, folder: PurePosixPath, stem: str) -> Result | None:
-        """What we know of a name in the outbox."""
-        row = self._row(
-            "SELECT * FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem))
-        )
-        return None if row is None else _result_from(row)
-
-    def results(self) -> list[Result]:
-        """Every published result, oldest first."""
-        rows = self._rows("SELECT * FROM results WHERE published_at IS NOT NULL ORDER BY published_at")
-        return [_result_from(row) for row in rows]
-
-    def plan_files(self, folder: PurePosixPath, stem: str, files: Sequence[ResultFile]) -> None:
-        """These files are ours, whether or not the next crash lets all of them be published."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE results SET files = ? WHERE folder = ? AND stem_key = ?",
-                (json.dumps([asdict(f) for f in files]), str(folder), stem_key(stem)),
-            )
-
-    def publish(self, folder: PurePosixPath, stem: str, files: Sequence[ResultFile]) -> None:
-        """These files stand in the outbox under this name now."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE results SET files = ?, published_at = ? WHERE folder = ? AND stem_key = ?",
-                (json.dumps([asdict(f) for f in files]), self._clock(), str(folder), stem_key(stem)),
-            )
-
-    def forget_result(self, folder: PurePosixPath, stem: str) -> None:
-        """The result was pruned."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem)))
-
-
-def _failure(error: sqlite3.Error) -> EnvironmentFailure:
-    return EnvironmentFailure(
-        f"The ledger cannot be used: {error}.", hint="Is the disk of `state` full, read-only or failing?"
-    )
-
 
 def _signed(stamp: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """SQLite's integers have a sign; some network filesystems use all 64 bits for an inode."""
@@ -542,15 +382,21 @@ def _text(words: str) -> str:
     return words.encode("utf-8", "backslashreplace").decode()
 
 
-def stem_key(stem: str) -> str:
-    """What a case-blind, Unicode-normalising disk would take for the same name."""
-    return unicodedata.normalize("NFC", stem).casefold()
-
-
-def _candidates(stem: str) -> Iterator[str]:
-    yield stem
-    for number in range(2, MAX_SUFFIX):
-        yield f"{stem}~{number}"
+def _insert_drop(db: sqlite3.Connection, drop: Drop) -> None:
+    db.execute(
+        "INSERT INTO drops (id, relative, state, mode, members, ino, size, mtime_ns, ctime_ns,"
+        " sha256, claimed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            drop.id,
+            os.fsencode(drop.relative),
+            drop.state,
+            drop.mode,
+            json.dumps(drop.members),
+            *_signed(drop.stamp),
+            drop.sha256,
+            drop.claimed_at,
+        ),
+    )
 
 
 def _insert_job(db: sqlite3.Connection, job: Job) -> None:
@@ -621,15 +467,3 @@ def _job_from(row: sqlite3.Row) -> Job:
 
 def _priority(rank: int) -> Any:
     return PRIORITIES[rank]
-
-
-def _result_from(row: sqlite3.Row) -> Result:
-    return Result(
-        folder=PurePosixPath(row["folder"]),
-        stem=row["stem"],
-        source=os.fsdecode(row["source"]),
-        index=row["idx"],
-        job_id=row["job_id"],
-        files=tuple(ResultFile(**file) for file in json.loads(row["files"])),
-        published_at=row["published_at"],
-    )

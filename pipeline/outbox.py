@@ -26,8 +26,9 @@ from pipeline.files import (
 )
 from pipeline.jobs.job import Drop, Job, JobState, Source
 from pipeline.layout import Layout
-from pipeline.ledger import Ledger, Result, ResultFile, stem_key
+from pipeline.ledger import Ledger
 from pipeline.naming import distinct_name, numbered, safe_folder
+from pipeline.results import Result, ResultFile, stem_key
 
 MANIFEST_SCHEMA = "voxspool/manifest/1"
 ERROR_SCHEMA = "voxspool/error/1"
@@ -176,7 +177,7 @@ def publish(
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(parents=True)
         staged = [_stage(stage, item) for item in rendered]
-        stem = ledger.plan_result(
+        stem = ledger.results.reserve(
             job.folder,
             job.stem,
             source=source_relative,
@@ -209,10 +210,10 @@ def _make_folder(layout: Layout, folder: PurePosixPath) -> None:
 
 def _withdraw(layout: Layout, ledger: Ledger, folder: PurePosixPath, stem: str) -> None:
     """Take back half a result, and with it the rest of the earlier one that it was to replace."""
-    planned = ledger.result(folder, stem)
+    planned = ledger.results.find(folder, stem)
     for file in planned.files if planned else ():
         _remove_ours(layout.outbox / folder / file.name, [file])
-    ledger.forget_result(folder, stem)
+    ledger.results.forget(folder, stem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,15 +247,15 @@ def _publish_as(
         sources[stem + suffix] = layout.publishing(job.id) / f"text{suffix}"
         hashes[stem + suffix] = hashlib.sha256(data).hexdigest()
         atomic_write(sources[stem + suffix], data)
-    earlier = ledger.result(job.folder, stem)
+    earlier = ledger.results.find(job.folder, stem)
     before = earlier.files if earlier else ()
     planned = [_result_file(name, path, hashes[name]) for name, path in sources.items()]
-    ledger.plan_files(job.folder, stem, [*planned, *before])
+    ledger.results.plan_files(job.folder, stem, [*planned, *before])
     _move_into(directory, stem, sources, [*planned, *before])
     _remove_stale(directory, before, keep=set(sources))
     fsync_dir(directory)
     published = [_result_file(name, directory / name, hashes[name]) for name in sources]
-    ledger.publish(job.folder, stem, published)
+    ledger.results.publish(job.folder, stem, published)
     return manifest
 
 

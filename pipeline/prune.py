@@ -25,7 +25,8 @@ from pipeline.files import display
 from pipeline.intake.claim import below
 from pipeline.jobs.job import Drop, DropState
 from pipeline.layout import HIDDEN, Layout
-from pipeline.ledger import Ledger, Result, ResultFile
+from pipeline.ledger import Ledger
+from pipeline.results import Result, ResultFile
 from pipeline.retention import Going, Piece, Plan, Pool, Seen, Spared, Unit, clock_problem, plan
 
 CLOCK_FACT = "prune_clock"
@@ -106,7 +107,7 @@ def apply(made: Plan, ledger: Ledger) -> Outcome:
 def survey(ledger: Ledger, layout: Layout) -> list[Unit]:
     """Everything that pruning may ever touch; what is already gone is left out."""
     unfinished = ledger.unfinished()
-    found = [_result_unit(result, layout, unfinished) for result in ledger.results()]
+    found = [_result_unit(result, layout, unfinished) for result in ledger.results.all()]
     found += _source_units(ledger, layout)
     found += _work_units(ledger, layout)
     found += _cache_units(layout)
@@ -407,7 +408,7 @@ def in_use(descriptor: int) -> bool:
 def _superseded(unit: Unit, ledger: Ledger) -> str:
     """What the ledger says now that may differ from what it said when the plan was made."""
     if unit.pool is Pool.RESULTS:
-        now = ledger.result(unit.folder, unit.stem)
+        now = ledger.results.find(unit.folder, unit.stem)
         if now is None or (now.job_id, now.published_at) != (unit.key, unit.moment):
             return "a new version of it was made meanwhile"
     if unit.pool is Pool.SOURCES:
@@ -433,6 +434,6 @@ def _remove(unit: Unit) -> None:
 
 def _forget(unit: Unit, ledger: Ledger) -> None:
     if unit.pool is Pool.RESULTS:
-        ledger.forget_result(unit.folder, unit.stem)
+        ledger.results.forget(unit.folder, unit.stem)
     elif unit.pool is Pool.SOURCES:
         ledger.end_drop(unit.key, DropState.DONE, "")

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import EnvironmentFailure
@@ -18,6 +19,7 @@ from pipeline.files import (
     brief_lock,
     copy,
     display,
+    fsync_dir,
     move_new,
     open_regular,
     sha256_of,
@@ -70,6 +72,15 @@ def take(layout: Layout, drop: Drop, shared: frozenset[str] = frozenset()) -> tu
     except NotReady:
         put_back(layout, drop)
         raise
+
+
+def made_durable(layout: Layout, drops: Iterable[Drop]) -> None:
+    """The renames of these claims survive a power cut from now on."""
+    moved = [drop for drop in drops if drop.mode != "leave"]
+    above = {(layout.inbox / drop.relative).parent for drop in moved}
+    within = {layout.claimed(drop.id) for drop in moved} | {layout.claimed_root} if moved else set()
+    for folder in within | above:
+        fsync_dir(folder)
 
 
 def below(drop: Drop, member: str) -> PurePosixPath:

@@ -24,6 +24,7 @@ from pipeline.intake.claim import (
     NotReady,
     below,
     end_if_complete,
+    made_durable,
     put_back,
     put_back_orphan,
     take,
@@ -49,8 +50,13 @@ from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.naming import safe_name
 from pipeline.outbox import may_use, result_folder
+from pipeline.results import Reservation, stem_key
 
 RETRY_SECONDS = 10.0
+# Claimed with one commit: each costs the disk a flush, and workers wait for the same disk.
+BATCH_FILES = 50
+BATCH_BYTES = 64 * 2**20
+"they are read while the rest of the daemon waits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,19 +122,43 @@ class Intake:
         others = (dropped for dropped in settled if dropped.kind != "job")
         queue = deque(dropped for dropped in (*jobs, *others) if dropped.relative not in waiting)
         drops: list[Drop] = []
-        while queue and self._clock() - now < budget_seconds:
-            dropped = queue.popleft()
-            members = references.get(dropped.relative, ())
-            reason = self._why_not(dropped, members, unsettled, now)
-            if reason is None:
-                # the last job file that names a file takes it away, those before copy it
-                shared = frozenset(name for name in members if wanted[name] > 1)
-                reason = self._claim(dropped, members, shared, drops)
-            if reason is None:
+        deadline = now + budget_seconds
+        while queue and self._clock() < deadline:
+            batch = self._next_batch(queue, references, unsettled, waiting, deadline)
+            members = references.get(batch[0].relative, ()) if len(batch) == 1 else ()
+            # the last job file that names a file takes it away, those before copy it
+            shared = frozenset(name for name in members if wanted[name] > 1)
+            refused = self._claim(batch, members, shared, drops)
+            waiting.update(refused)
+            if not refused:
                 wanted.subtract(members)
-            else:
-                waiting[dropped.relative] = reason
         return Taken(drops=tuple(drops), waiting=waiting, rest=tuple(queue))
+
+    def _next_batch(
+        self,
+        queue: deque[Dropped],
+        references: Mapping[str, tuple[str, ...]],
+        unsettled: frozenset[str],
+        waiting: dict[str, str],
+        deadline: float,
+    ) -> list[Dropped]:
+        """Files to claim with one commit; a job file that names others comes alone: it moves those too."""
+        batch: list[Dropped] = []
+        size_bytes = 0
+        while queue and len(batch) < BATCH_FILES and size_bytes < BATCH_BYTES and self._clock() < deadline:
+            members = references.get(queue[0].relative, ())
+            if batch and members:
+                break
+            dropped = queue.popleft()
+            reason = self._why_not(dropped, members, unsettled, self._clock())
+            if reason is not None:
+                waiting[dropped.relative] = reason
+                continue
+            batch.append(dropped)
+            size_bytes += dropped.fingerprint.size_bytes
+            if members:
+                break
+        return batch
 
     def _references_of(self, jobs: Sequence[Dropped]) -> dict[str, tuple[str, ...]]:
         """What each job file names; parsed once as long as the file stays as it is."""
@@ -206,83 +236,91 @@ class Intake:
             return f"the folder's defaults are wrong: {error.message}"
         return None
 
-    # -- one drop ------------------------------------------------------------------------------
+    # -- one batch -----------------------------------------------------------------------------
 
     def _claim(
-        self, dropped: Dropped, members: Sequence[str], shared: frozenset[str], drops: list[Drop]
-    ) -> str | None:
-        """Take one file into the ledger; returns why it could not be taken, if so."""
+        self, batch: Sequence[Dropped], members: Sequence[str], shared: frozenset[str], drops: list[Drop]
+    ) -> dict[str, str]:
+        """Take files into the ledger, and `members` with the first; returns why some could not be taken."""
+        planned = [self._planned(dropped, members) for dropped in batch]
+        self._ledger.plan_claim(*planned)
+        taken, undone, refused = [], [], {}
+        for drop in planned:
+            try:
+                digest, stamp = take(self._layout, drop, shared)
+                taken.append(replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp))
+            except Gone:
+                undone.append(drop)
+            except NotReady as error:
+                undone.append(drop)
+                refused[drop.relative] = str(error)
+                self._refused[drop.relative] = (self._clock() + RETRY_SECONDS, str(error))
+        self._undo(*undone)
+        self._admit(taken)
+        drops += taken
+        for drop in taken:
+            if drop.mode == "leave":
+                others = {part: job for part, job in self._parts.items() if job != drop.relative}
+                self._parts = others | dict.fromkeys(drop.members[1:], drop.relative)
+        return refused
+
+    def _planned(self, dropped: Dropped, members: Sequence[str]) -> Drop:
         now = self._clock()
-        present = [m for m in members if _lies_in(self._layout.inbox, m)]
         mark = dropped.fingerprint
-        drop = Drop(
+        return Drop(
             id=new_id(now),
             relative=dropped.relative,
             state=DropState.CLAIMING,
             mode=self._config.intake.source,
-            members=(dropped.relative, *present),
+            members=(dropped.relative, *(name for name in members if _lies_in(self._layout.inbox, name))),
             stamp=(mark.inode, mark.size_bytes, mark.mtime_ns, mark.ctime_ns),
             sha256="",
             claimed_at=now,
         )
-        self._ledger.plan_claim(drop)
-        try:
-            digest, stamp = take(self._layout, drop, shared)
-        except Gone:
-            self._undo(drop)
-            return None
-        except NotReady as error:
-            self._undo(drop)
-            self._refused[dropped.relative] = (now + RETRY_SECONDS, str(error))
-            return str(error)
-        drop = replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp)
-        self._admit(drop)
-        drops.append(drop)
-        if drop.mode == "leave":
-            others = {part: job for part, job in self._parts.items() if job != drop.relative}
-            self._parts = others | dict.fromkeys(drop.members[1:], drop.relative)
-        return None
 
-    def _undo(self, drop: Drop) -> None:
-        put_back(self._layout, drop)
-        self._ledger.forget_claim(drop.id)
+    def _undo(self, *drops: Drop) -> None:
+        for drop in drops:
+            put_back(self._layout, drop)
+        if drops:
+            self._ledger.forget_claim(*(drop.id for drop in drops))
 
-    def _admit(self, drop: Drop) -> None:
-        """A claimed drop becomes jobs, or a failure with its reason."""
+    def _admit(self, drops: Sequence[Drop]) -> None:
+        """Claimed drops become jobs, or failures with their reasons, in one commit."""
+        made_durable(self._layout, drops)
+        left = list(drops)
+        ended = []
+        while left:
+            # the disk is looked at with nothing locked; who lost a name to another meanwhile looks again
+            prepared = [(drop, *self._jobs(drop)) for drop in left]
+            with self._ledger.one_commit():
+                left = [drop for drop, jobs, names in prepared if not self._ledger.submit(drop, jobs, names)]
+            ended += [drop for drop, jobs, _ in prepared if all(job.state.ended for job in jobs)]
+        for drop in ended:
+            end_if_complete(self._layout, self._ledger, drop.id)
+
+    def _jobs(self, drop: Drop) -> tuple[list[Job], list[Reservation]]:
+        """The jobs of a claimed drop, and names that were free for their results when looked at."""
+        jobs: list[Job] = []
+        names: list[Reservation] = []
         try:
-            specs = list(self._freezer.specs(drop))
-            jobs = [self._job(drop, index, spec) for index, spec in enumerate(specs)]
+            for index, spec in enumerate(self._freezer.specs(drop)):
+                name = self._name_for(drop, index, spec, names)
+                jobs.append(_queued_job(drop, spec, name))
+                names.append(name)
         except InputError as error:
-            jobs = [_failed_job(drop, error)]
-        self._ledger.submit(drop, jobs)
-        end_if_complete(self._layout, self._ledger, drop.id)
+            return [_failed_job(drop, error)], []
+        return jobs, names
 
-    def _job(self, drop: Drop, index: int, spec: JobSpec) -> Job:
-        job_id = f"{drop.id}-{index + 1}"
+    def _name_for(self, drop: Drop, index: int, spec: JobSpec, taken: Sequence[Reservation]) -> Reservation:
         folder = result_folder(drop.folder)
-        wanted = spec.settings.output.name or PurePosixPath(drop.name).stem
-        stem = self._ledger.plan_result(
+        return self._ledger.results.look(
             folder,
-            safe_name(wanted),
+            _wanted_stem(drop, spec),
             source=drop.relative,
             index=index,
-            job_id=job_id,
+            job_id=f"{drop.id}-{index + 1}",
             may_use=lambda candidate, earlier: may_use(self._layout, folder, candidate, earlier),
-        )
-        if index == 0 and stem != safe_name(wanted):
-            taken = f"Called {stem}: {safe_name(wanted)} is another file's, or was changed by somebody."
-            spec = replace(spec, warnings=(*spec.warnings, taken))
-        return Job(
-            id=job_id,
-            drop_id=drop.id,
-            index=index,
-            state=JobState.QUEUED,
-            priority=spec.settings.priority,
-            folder=folder,
-            stem=stem,
-            spec=spec,
-            source=_source_of(drop),
-            submitted_at=drop.claimed_at,
+            but_not=frozenset(stem_key(name.stem) for name in taken),
         )
 
     # -- after a crash ---------------------------------------------------------------------------
@@ -315,7 +353,7 @@ class Intake:
         except (Gone, NotReady):
             self._undo(drop)
             return f"{name}: its claim was undone"
-        self._admit(replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp))
+        self._admit([replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp)])
         return f"{name}: its claim was finished"
 
     def _adopt_orphans(self) -> Iterator[str]:
@@ -334,6 +372,29 @@ def _subfolders(root: Path) -> list[Path]:
         return sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
     except FileNotFoundError:
         return []
+
+
+def _wanted_stem(drop: Drop, spec: JobSpec) -> str:
+    return safe_name(spec.settings.output.name or PurePosixPath(drop.name).stem)
+
+
+def _queued_job(drop: Drop, spec: JobSpec, name: Reservation) -> Job:
+    wanted = _wanted_stem(drop, spec)
+    if name.index == 0 and name.stem != wanted:
+        taken = f"Called {name.stem}: {wanted} is another file's, or was changed by somebody."
+        spec = replace(spec, warnings=(*spec.warnings, taken))
+    return Job(
+        id=name.job_id,
+        drop_id=drop.id,
+        index=name.index,
+        state=JobState.QUEUED,
+        priority=spec.settings.priority,
+        folder=name.folder,
+        stem=name.stem,
+        spec=spec,
+        source=_source_of(drop),
+        submitted_at=drop.claimed_at,
+    )
 
 
 def _failed_job(drop: Drop, error: InputError) -> Job:

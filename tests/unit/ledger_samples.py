@@ -5,7 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.jobs.job import Drop, DropState, Job, JobSpec, JobState, Source, VoiceChoice
 from pipeline.jobs.settings import Settings
-from pipeline.ledger import Ledger, ResultFile
+from pipeline.ledger import Ledger
+from pipeline.results import ResultFile
 
 
 class Clock:
@@ -64,12 +65,12 @@ def publish(
     where = outbox / folder
     where.mkdir(parents=True, exist_ok=True)
     place = PurePosixPath(folder)
-    ledger.plan_result(
+    ledger.results.reserve(
         place, stem, source=f"{folder}/{stem}.txt", index=0, job_id=job_id or stem, may_use=lambda *_: True
     )
     for name, data in files.items():
         (where / name).write_bytes(data)
-    ledger.publish(place, stem, [_entry(where / name) for name in files])
+    ledger.results.publish(place, stem, [_entry(where / name) for name in files])
     return [where / name for name in files]
 
 

@@ -66,7 +66,7 @@ class Door:
 def door(layout: Layout, ledger: Ledger, config: Config, monkeypatch: pytest.MonkeyPatch) -> Door:
     """An intake that moves what it takes."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
-    ledger._db.execute("PRAGMA synchronous = OFF")
+    ledger._db.rows("PRAGMA synchronous = OFF")
     return Door(layout, ledger, config)
 
 
@@ -95,6 +95,28 @@ def test_every_document_of_a_job_file_is_a_job(door: Door) -> None:
         ("a_b", 1, "two"),
         ("two~2", 2, "three"),
     ]
+
+
+def test_two_sources_of_one_stem_in_one_pass_get_two_names(door: Door) -> None:
+    """Both look while the name is free; who is entered second looks again, and is told so."""
+    for name in ("story.md", "story.txt", "Story.TXT"):
+        put(door.layout, name, name)
+    door.accept()
+    assert sorted(job.stem.casefold() for job in door.jobs()) == ["story", "story~2", "story~3"]
+    assert sum("another file's" in " ".join(job.spec.warnings) for job in door.jobs()) == 2
+    for job in door.jobs():
+        folder = door.layout.source_folder(job.drop_id, "move")
+        assert (folder / str(job.spec.file)).read_text() == str(job.spec.file)
+
+
+def test_a_hundred_files_cost_a_few_commits(door: Door) -> None:
+    """Each commit waits for the disk, which the workers use too."""
+    for number in range(100):
+        put(door.layout, f"{number:03}.txt")
+    said: list[str] = []
+    door.ledger._db._db.set_trace_callback(said.append)
+    assert len(door.accept().drops) == 100
+    assert said.count("COMMIT") == 4
 
 
 def test_the_same_settings_get_the_same_seed(door: Door) -> None:
@@ -526,7 +548,7 @@ def count_steps(patch: pytest.MonkeyPatch, fail: Callable[[int, str], None]) -> 
 
     for name in ("link", "unlink", "replace", "rename", "mkdir", "rmdir"):
         patch.setattr(os, name, wrap(name, getattr(os, name)))
-    for name in ("plan_claim", "submit", "plan_result", "end_drop", "forget_claim"):
+    for name in ("plan_claim", "submit", "end_drop", "forget_claim"):
         patch.setattr(Ledger, name, wrap(name, getattr(Ledger, name)))
     patch.setattr(shutil, "rmtree", wrap("rmtree", shutil.rmtree))
 
@@ -614,7 +636,7 @@ def reset(door: Door, source: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     for table in ("attempts", "jobs", "drops", "results"):
-        door.ledger._db.execute(f"DELETE FROM {table}")
+        door.ledger._db.rows(f"DELETE FROM {table}")
     for name, content in CONTENTS.items():
         put(door.layout, name, content)
     door.use(with_source(door.config, source))

@@ -17,7 +17,8 @@ from ledger_samples import Clock, a_drop, a_job, publish, submit
 
 from pipeline.errors import EnvironmentFailure, Interrupted
 from pipeline.jobs.job import DropState, JobState
-from pipeline.ledger import Ledger, ResultFile, stem_key
+from pipeline.ledger import Ledger
+from pipeline.results import ResultFile, stem_key
 
 HERE = PurePosixPath(".")
 
@@ -46,7 +47,9 @@ def second(tmp_path: Path, clock: Clock, ledger: Ledger) -> Iterator[Ledger]:
 
 def plan(ledger: Ledger, stem: str, source: str, *, index: int = 0, free: bool = True) -> str:
     """Reserve a name for a source."""
-    return ledger.plan_result(HERE, stem, source=source, index=index, job_id=source, may_use=lambda *_: free)
+    return ledger.results.reserve(
+        HERE, stem, source=source, index=index, job_id=source, may_use=lambda *_: free
+    )
 
 
 def attempts(path: Path) -> list[tuple[object, ...]]:
@@ -267,10 +270,10 @@ def test_the_name_of_a_result_that_never_came_is_free_again(ledger: Ledger) -> N
     submit(ledger, a_job())
     folder = PurePosixPath(".")
     free = {"may_use": lambda _candidate, _earlier: True, "index": 0}
-    assert ledger.plan_result(folder, "story", source="story.txt", job_id="d1-0", **free) == "story"
+    assert ledger.results.reserve(folder, "story", source="story.txt", job_id="d1-0", **free) == "story"
     ledger.claim("w")
     ledger.finish("d1-0", JobState.FAILED)
-    assert ledger.plan_result(folder, "story", source="story.md", job_id="d2-0", **free) == "story"
+    assert ledger.results.reserve(folder, "story", source="story.md", job_id="d2-0", **free) == "story"
 
 
 def test_drops_whose_source_is_still_to_move_are_known(ledger: Ledger) -> None:
@@ -406,9 +409,9 @@ def test_the_same_source_dropped_again_gets_its_name_back_with_what_lies_there(l
     """A redrop replaces its own result, so the earlier files stay known until it publishes."""
     plan(ledger, "story", "story.txt")
     file = ResultFile(name="story.mp3", bytes=3, mtime_ns=2**62, sha256="ab")
-    ledger.publish(HERE, "story", [file])
+    ledger.results.publish(HERE, "story", [file])
     seen = []
-    ledger.plan_result(
+    ledger.results.reserve(
         HERE,
         "story",
         source="story.txt",
@@ -419,7 +422,7 @@ def test_the_same_source_dropped_again_gets_its_name_back_with_what_lies_there(l
     [(name, earlier)] = seen
     assert name == "story"
     assert earlier.files == (file,)
-    kept = ledger.result(HERE, "story")
+    kept = ledger.results.find(HERE, "story")
     assert kept is not None
     assert kept.files == (file,)
     assert kept.job_id == "later"
@@ -427,7 +430,7 @@ def test_the_same_source_dropped_again_gets_its_name_back_with_what_lies_there(l
 
 def test_a_name_with_something_foreign_on_the_disk_is_not_used(ledger: Ledger) -> None:
     """What may_use refuses is passed over; if it refuses all, that is said."""
-    chosen = ledger.plan_result(
+    chosen = ledger.results.reserve(
         HERE, "story", source="s", index=0, job_id="j", may_use=lambda name, _: name == "story~4"
     )
     assert chosen == "story~4"
@@ -441,9 +444,9 @@ def test_results_are_listed_oldest_first_once_published(ledger: Ledger, clock: C
     for stem in ("b", "a"):
         clock.now += 1
         publish(ledger, tmp_path / "outbox", stem, {f"{stem}.wav": b"x"})
-    assert [result.stem for result in ledger.results()] == ["b", "a"]
-    ledger.forget_result(HERE, "B")
-    assert [result.stem for result in ledger.results()] == ["a"]
+    assert [result.stem for result in ledger.results.all()] == ["b", "a"]
+    ledger.results.forget(HERE, "B")
+    assert [result.stem for result in ledger.results.all()] == ["a"]
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -549,9 +552,9 @@ def statements_to_claim(ledger: Ledger) -> int:
         steps += 1
         return 0
 
-    ledger._db.set_progress_handler(count, 100)
+    ledger._db._db.set_progress_handler(count, 100)
     assert ledger.claim("w") is not None
-    ledger._db.set_progress_handler(None, 0)
+    ledger._db._db.set_progress_handler(None, 0)
     return steps
 
 

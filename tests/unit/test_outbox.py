@@ -32,6 +32,7 @@ from pipeline.outbox import (
     result_folder,
     write_failure_notes,
 )
+from pipeline.results import Results
 
 HERE = PurePosixPath(".")
 
@@ -58,7 +59,7 @@ def rendered(layout: Layout, job: Job, formats: tuple[str, ...], words: str) -> 
 def _quick(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
     """Nobody cuts the power of a test, so nothing needs to reach the disk at once."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
-    ledger._db.execute("PRAGMA synchronous = OFF")
+    ledger._db.rows("PRAGMA synchronous = OFF")
 
 
 class Publisher:
@@ -120,7 +121,7 @@ def test_a_result_is_audio_log_and_manifest(publisher: Publisher, layout: Layout
     assert publisher.names() == ["a/b/story.json", "a/b/story.log", "a/b/story.mp3", "a/b/story.wav"]
     assert_whole(layout.outbox, layout.outbox / "a/b/story.json")
     assert [output.path for output in manifest.outputs] == ["a/b/story.wav", "a/b/story.mp3"]
-    result = ledger.result(PurePosixPath("a/b"), "story")
+    result = ledger.results.find(PurePosixPath("a/b"), "story")
     assert result is not None and len(result.files) == 4 and result.published_at is not None
     assert not layout.publishing(job.id).exists()
 
@@ -334,7 +335,13 @@ class Crash(BaseException):
 
 
 OS_CALLS = ("link", "unlink", "replace", "rename", "fsync", "mkdir", "rmdir")
-LEDGER_CALLS = ("plan_result", "plan_files", "publish", "rename_job", "forget_result")
+LEDGER_CALLS = (
+    (Results, "enter"),
+    (Results, "plan_files"),
+    (Results, "publish"),
+    (Results, "forget"),
+    (Ledger, "rename_job"),
+)
 
 
 @contextmanager
@@ -352,8 +359,8 @@ def watched(monkeypatch: pytest.MonkeyPatch, at_step: Callable[[str], None]) -> 
     with monkeypatch.context() as patch:
         for name in OS_CALLS:
             patch.setattr(os, name, wrap(name, getattr(os, name)))
-        for name in LEDGER_CALLS:
-            patch.setattr(Ledger, name, wrap(name, getattr(Ledger, name)))
+        for owner, name in LEDGER_CALLS:
+            patch.setattr(owner, name, wrap(name, getattr(owner, name)))
         patch.setattr(shutil, "rmtree", wrap("rmtree", shutil.rmtree))
         yield
 
@@ -392,7 +399,7 @@ def test_after_a_crash_at_any_step_the_job_publishes_one_result(
         step += 1
         shutil.rmtree(layout.outbox)
         layout.outbox.mkdir()
-        publisher.ledger.forget_result(HERE, "story")
+        publisher.ledger.results.forget(HERE, "story")
         if earlier:
             words = "crashed" if earlier == "same" else "earlier"
             publisher.publish(publisher.job(), words, ("wav", "mp3"))
@@ -563,4 +570,4 @@ def test_a_name_is_free_or_ours_or_neither(publisher: Publisher, layout: Layout,
     assert may_use(layout, HERE, "story", None)
     publisher.publish(publisher.job(), "one")
     assert not may_use(layout, HERE, "story", None)
-    assert may_use(layout, HERE, "story", ledger.result(HERE, "story"))
+    assert may_use(layout, HERE, "story", ledger.results.find(HERE, "story"))

@@ -85,7 +85,7 @@ def test_the_oldest_result_goes_whole_and_is_forgotten(ledger: Ledger, layout: L
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in kept)
     assert stranger.exists()
-    assert ledger.result(PurePosixPath("."), "old") is None
+    assert ledger.results.find(PurePosixPath("."), "old") is None
 
 
 def test_a_rehearsal_changes_nothing(ledger: Ledger, layout: Layout) -> None:
@@ -494,4 +494,4 @@ def test_a_lost_outbox_is_not_forgotten(ledger: Ledger, layout: Layout) -> None:
     layout.outbox.rename(layout.outbox.with_name("unmounted"))
     layout.outbox.mkdir()
     assert prune(ledger, layout) == []
-    assert len(ledger.results()) == 3
+    assert len(ledger.results.all()) == 3
