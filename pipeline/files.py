@@ -9,9 +9,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 COPY_BLOCK_BYTES = 1 << 20
 # "The machine is at fault": full, over quota, read-only, gone, failing.
@@ -134,16 +135,95 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def held_folder(root: Path, folder: str | os.PathLike[str] = "", *, make: bool = False) -> Iterator[Path]:
+    """The folder `folder` beneath `root`, as a path that goes on meaning this very folder.
+
+    Each step is opened from the one before it and none may be a link (`root` itself may): whoever swaps
+    a folder for a link, before or meanwhile, leads nobody out. `make` creates what is missing. Raises
+    OSError with the place as people know it; ELOOP for a link, EINVAL for `..` and the like.
+    """
+    shown = root / folder
+    fd = _walk(root, folder, make)
+    here = f"/proc/self/fd/{fd}"  # proc(5): this resolves to the open folder itself, wherever it lies by now
+    try:
+        yield Path(here)
+    except OSError as error:
+        _show_as(error, here, str(shown))
+        raise
+    finally:
+        os.close(fd)
+
+
+def _walk(root: Path, folder: str | os.PathLike[str], make: bool) -> int:
+    place, steps = root, _steps(root, folder)
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for step in steps:
+        place /= step
+        outer = fd
+        try:
+            fd = _step(outer, step, make)
+        except OSError as error:
+            error.filename = str(place)
+            raise
+        finally:
+            os.close(outer)
+    return fd
+
+
+def _steps(root: Path, relative: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names on the way; OSError(EINVAL) if it does not simply lead downward."""
+    path = PurePosixPath(relative)
+    if path.is_absolute() or any(part == ".." or "\0" in part for part in path.parts):
+        raise OSError(errno.EINVAL, "it leads out of its folder", f"{root}/{path}")
+    return path.parts
+
+
+def _step(outer: int, name: str, make: bool) -> int:
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=outer)
+    try:
+        return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
+    except NotADirectoryError as error:
+        if stat.S_ISLNK(os.stat(name, dir_fd=outer, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "a symbolic link, which is not followed") from error
+        raise
+
+
+def _show_as(error: OSError, here: str, shown: str) -> None:
+    """Call the held folder in an error as people know it."""
+    for attribute in ("filename", "filename2"):
+        name = getattr(error, attribute)
+        if isinstance(name, str) and name.startswith(here):
+            setattr(error, attribute, shown + name[len(here) :])
+
+
+def open_beneath(root: Path, relative: str | os.PathLike[str]) -> BufferedReader:
+    """Open the regular file `relative` beneath `root` for reading, without following any link below it.
+
+    Raises OSError as `held_folder` and `open_regular` do.
+    """
+    steps = _steps(root, relative)
+    if not steps:
+        raise OSError(errno.EINVAL, "not a regular file", str(root))
+    with held_folder(root, PurePosixPath(*steps[:-1])) as folder:
+        return open_regular(folder / steps[-1])
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading; never follows a symbolic link, never blocks on a FIFO.
 
-    Raises OSError(ELOOP) for a link and OSError(EINVAL) for anything that is not a regular file.
+    Raises OSError(ELOOP) for a link and OSError(EINVAL) for anything that is not a regular file. Folders on
+    the way are not looked at: where others may change them, use `open_beneath`.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket: not the machine's fault, as ENXIO is elsewhere
             raise OSError(errno.EINVAL, "not a regular file", str(path)) from error
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link, which is not followed", str(path)) from error
         raise
     try:
         if not stat_is_regular(os.fstat(fd)):
@@ -157,7 +237,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 def stat_is_regular(status: os.stat_result) -> bool:
     """Whether a stat result is that of a regular file."""
-    return (status.st_mode & 0o170000) == 0o100000
+    return stat.S_ISREG(status.st_mode)
 
 
 @contextlib.contextmanager

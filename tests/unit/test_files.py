@@ -1,11 +1,15 @@
 """File operations: whole or as before, never over a stranger, never a link, never a pipe."""
 
+import contextlib
+import ctypes
 import errno
 import multiprocessing
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
+from multiprocessing.synchronize import Event
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -261,3 +265,177 @@ def test_every_name_can_be_shown_on_one_line_and_stored(name: str | bytes) -> No
     shown = files.display(name)
     assert shown.isprintable()
     shown.encode("utf-8")
+
+
+# -- beneath a root -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A root with `a/b/x.txt` in it, and a secret outside."""
+    root = tmp_path / "root"
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/b/x.txt").write_bytes(b"ours")
+    (tmp_path / "outside/b").mkdir(parents=True)
+    (tmp_path / "outside/b/x.txt").write_bytes(b"secret")
+    return root
+
+
+def read_beneath(root: Path, relative: str) -> bytes:
+    """What is read there."""
+    with files.open_beneath(root, relative) as stream:
+        return stream.read()
+
+
+def test_a_file_beneath_a_root_is_read(tree: Path, tmp_path: Path) -> None:
+    """Also where the root itself is a link, which is the owner's own doing."""
+    (tmp_path / "link").symlink_to(tree)
+    assert read_beneath(tree, "a/b/x.txt") == read_beneath(tmp_path / "link", "a//./b/x.txt") == b"ours"
+
+
+@pytest.mark.parametrize(
+    ("relative", "code"),
+    [
+        *((name, errno.EINVAL) for name in ("../outside/b/x.txt", "a/../../outside/b/x.txt", "..", "a/b/..")),
+        *((name, errno.EINVAL) for name in ("/etc/hostname", "//etc/hostname", "a\0/b/x.txt", "a/b/x.txt\0")),
+        *((name, errno.EINVAL) for name in ("", ".", "a/b")),
+        *((name, errno.ENOENT) for name in ("~/x.txt", "C:/x.txt", "C:\\x.txt", "..\\outside\\b\\x.txt")),
+        *((name, errno.ENOENT) for name in ("\uff0e\uff0e/outside/b/x.txt", "a\u2215b\u2215x.txt")),
+        *((name, errno.ENOENT) for name in ("\u2025/outside/b/x.txt", ".\u200b./x.txt", "a/b/x.txt ")),
+        ("a/b/x.txt/y", errno.ENOTDIR),
+        ("x" * 256, errno.ENAMETOOLONG),
+        ("x" * 256 + "/x.txt", errno.ENAMETOOLONG),
+        ("d/" * 100_000 + "x.txt", errno.ENOENT),
+        ("../" * 100_000 + "etc/hostname", errno.EINVAL),
+    ],
+    ids=lambda value: str(value)[:30] if isinstance(value, str) else None,
+)  # fmt: skip
+def test_nothing_else_is(tree: Path, relative: str, code: int) -> None:
+    """Whatever a job file names: what leads out is refused, what only looks so is a name like any other."""
+    with pytest.raises(OSError) as caught:
+        files.open_beneath(tree, relative)
+    assert caught.value.errno == code
+    assert str(caught.value.filename).startswith(str(tree)), "the place as people know it"
+
+
+@pytest.mark.parametrize("place", ["a", "a/b", "a/b/x.txt"])
+def test_no_link_on_the_way_is_followed(tree: Path, tmp_path: Path, place: str) -> None:
+    """Neither as a folder nor as the file, wherever it leads: inside is no better, it may change."""
+    for target in (tmp_path / "outside/b/x.txt", tree / "moved", Path("nowhere"), Path(place)):
+        (tree / place).rename(tree / "moved")
+        (tree / place).symlink_to(target if place == "a/b/x.txt" else target.parent)
+        with pytest.raises(OSError, match="a symbolic link, which is not followed") as caught:
+            files.open_beneath(tree, "a/b/x.txt")
+        assert caught.value.errno == errno.ELOOP
+        assert caught.value.filename == str(tree / place)
+        (tree / place).unlink()
+        (tree / "moved").rename(tree / place)
+
+
+def test_a_very_deep_file_is_read(tree: Path) -> None:
+    """Deeper than any path that the system takes at once."""
+    deep = PurePosixPath(*["d" * 200] * 40)
+    with files.held_folder(tree, deep, make=True) as folder:
+        (folder / "x.txt").write_bytes(b"deep")
+    assert len(str(tree / deep)) > 4096
+    assert read_beneath(tree, str(deep / "x.txt")) == b"deep"
+
+
+@pytest.mark.parametrize("step", ["a", "b", "x.txt"])
+def test_a_folder_swapped_while_it_is_opened_leads_nowhere_else(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Just before each step and after all checks: what was opened so far stays what is looked into."""
+    real = os.open
+
+    def swap_then_open(path: str, *arguments: int, **options: int) -> int:
+        if os.fspath(path).rpartition("/")[2] == step and not (tmp_path / "moved").exists():
+            (tree / "a").rename(tmp_path / "moved")
+            (tree / "a").symlink_to(tmp_path / "outside")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swap_then_open)
+    if step == "a":
+        with pytest.raises(OSError, match="a symbolic link"):
+            files.open_beneath(tree, "a/b/x.txt")
+    else:
+        assert read_beneath(tree, "a/b/x.txt") == b"ours"
+    assert (tree / "a").is_symlink()
+
+
+def test_a_folder_swapped_all_the_time_never_gives_the_secret(tree: Path, tmp_path: Path) -> None:
+    """Another process exchanges the folder for a link to the outside as fast as it can."""
+    (tmp_path / "door").symlink_to(tmp_path / "outside")
+    context = multiprocessing.get_context("fork")
+    stop = context.Event()
+    swapper = context.Process(target=exchange, args=(tree / "a", tmp_path / "door", stop))
+    swapper.start()
+    answers = Counter(attempt(tree) for _ in range(4000))
+    stop.set()
+    swapper.join(30)
+    assert b"secret" not in answers
+    assert answers[b"ours"] and answers[errno.ELOOP], f"the race was not run: {answers}"
+
+
+def attempt(root: Path) -> bytes | int | None:
+    """What one try reads, or the number of the error."""
+    try:
+        return read_beneath(root, "a/b/x.txt")
+    except OSError as error:
+        return error.errno
+
+
+def exchange(first: Path, second: Path, stop: Event) -> None:
+    """Swap two names atomically, again and again (renameat2(2) with RENAME_EXCHANGE)."""
+    rename = ctypes.CDLL(None, use_errno=True).renameat2
+    while not stop.is_set():
+        if rename(-100, os.fsencode(first), -100, os.fsencode(second), 2) != 0:
+            os._exit(1)
+
+
+def test_a_held_folder_stays_the_same_folder(tree: Path, tmp_path: Path) -> None:
+    """What is made in it is made in it, though another thing has its name by now."""
+    with files.held_folder(tree, "a/b") as folder:
+        (tree / "a").rename(tree / "elsewhere")
+        (tree / "a").symlink_to(tmp_path / "outside")
+        files.move_new(folder / "x.txt", folder / "y.txt")
+        files.atomic_write(folder / "z.txt", b"new")
+        with pytest.raises(FileNotFoundError) as caught:
+            (folder / "x.txt").unlink()
+    assert names(tree / "elsewhere/b") == ["y.txt", "z.txt"]
+    assert names(tmp_path / "outside/b") == ["x.txt"]
+    with pytest.raises(FileExistsError) as told, files.held_folder(tree, "elsewhere/b") as folder:
+        files.move_new(folder / "y.txt", folder / "z.txt")
+    assert {told.value.filename, told.value.filename2} == {str(tree / f"elsewhere/b/{n}.txt") for n in "yz"}
+    assert caught.value.filename is not None
+
+
+def test_a_folder_is_made_but_not_through_a_link(tree: Path, tmp_path: Path) -> None:
+    """Nor in the place of a file."""
+    with files.held_folder(tree, "a/new/er", make=True) as folder:
+        (folder / "x").touch()
+    assert (tree / "a/new/er/x").exists()
+    (tree / "door").symlink_to(tmp_path / "outside")
+    for place, code in {
+        "door/new": errno.ELOOP,
+        "a/b/x.txt/new": errno.ENOTDIR,
+        "../new": errno.EINVAL,
+    }.items():
+        with pytest.raises(OSError) as caught, files.held_folder(tree, place, make=True):
+            pass
+        assert caught.value.errno == code
+    assert names(tmp_path / "outside") == ["b"] and names(tmp_path) == ["outside", "root"]
+
+
+def test_held_folders_leave_no_descriptor_open(tree: Path) -> None:
+    """However it ends."""
+    before = len(os.listdir("/proc/self/fd"))
+    for relative in ("a/b/x.txt", "a/b/y.txt", "a/none/x.txt", "a/b/x.txt/y", "a/b"):
+        attempt_to_read(tree, relative)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def attempt_to_read(root: Path, relative: str) -> None:
+    """And do not mind."""
+    with contextlib.suppress(OSError):
+        read_beneath(root, relative)
