@@ -128,8 +128,10 @@ class Intake:
             members = references.get(batch[0].relative, ()) if len(batch) == 1 else ()
             # the last job file that names a file takes it away, those before copy it
             shared = frozenset(name for name in members if wanted[name] > 1)
-            refused = self._claim(batch, members, shared, drops)
+            taken, refused, late = self._claim(batch, members, shared, deadline)
+            drops += taken
             waiting.update(refused)
+            queue.extendleft(reversed(late))
             if not refused:
                 wanted.subtract(members)
         return Taken(drops=tuple(drops), waiting=waiting, rest=tuple(queue))
@@ -239,13 +241,20 @@ class Intake:
     # -- one batch -----------------------------------------------------------------------------
 
     def _claim(
-        self, batch: Sequence[Dropped], members: Sequence[str], shared: frozenset[str], drops: list[Drop]
-    ) -> dict[str, str]:
-        """Take files into the ledger, and `members` with the first; returns why some could not be taken."""
+        self, batch: Sequence[Dropped], members: Sequence[str], shared: frozenset[str], deadline: float
+    ) -> tuple[list[Drop], dict[str, str], list[Dropped]]:
+        """Take files into the ledger, and `members` with the first.
+
+        Returns what was taken, why some could not be, and those for which there was no time.
+        """
         planned = [self._planned(dropped, members) for dropped in batch]
         self._ledger.plan_claim(*planned)
-        taken, undone, refused = [], [], {}
+        taken: list[Drop] = []
+        refused: dict[str, str] = {}
+        undone: list[Drop] = []
         for drop in planned:
+            if taken and self._clock() >= deadline:
+                break
             try:
                 digest, stamp = take(self._layout, drop, shared)
                 taken.append(replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp))
@@ -255,14 +264,14 @@ class Intake:
                 undone.append(drop)
                 refused[drop.relative] = str(error)
                 self._refused[drop.relative] = (self._clock() + RETRY_SECONDS, str(error))
-        self._undo(*undone)
+        looked_at = len(taken) + len(undone)
+        self._undo(*undone, *planned[looked_at:])
         self._admit(taken)
-        drops += taken
         for drop in taken:
             if drop.mode == "leave":
                 others = {part: job for part, job in self._parts.items() if job != drop.relative}
                 self._parts = others | dict.fromkeys(drop.members[1:], drop.relative)
-        return refused
+        return taken, refused, list(batch[looked_at:])
 
     def _planned(self, dropped: Dropped, members: Sequence[str]) -> Drop:
         now = self._clock()

@@ -592,7 +592,7 @@ def test_a_crash_at_any_step_of_a_claim_is_mended_by_the_next_start(
         door.accept_new()
         assert_all_came_through(door)
         assert door.intake.recover() == []
-    assert at > 8
+    assert at > 7
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
