@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.database import Database
 from pipeline.errors import Interrupted
+from pipeline.faults import Faults
 from pipeline.jobs.job import (
     Drop,
     DropState,
@@ -28,6 +29,7 @@ from pipeline.jobs.job import (
 )
 from pipeline.jobs.settings import Kind
 from pipeline.results import Reservation, Results
+from pipeline.tallies import Tallies
 
 LOST_PER_DEATH = 3
 PRIORITIES = ("high", "normal", "low")
@@ -57,6 +59,8 @@ class Ledger:
         self._db = Database(path)
         self.results = Results(self._db, clock)
         "the names in the outbox that are ours"
+        self.faults = Faults(self._db, clock)
+        self.tallies = Tallies(self._db)
 
     def close(self) -> None:
         """Close the connection."""
@@ -105,7 +109,13 @@ class Ledger:
             )
             for job in jobs:
                 _insert_job(db, job)
+                if job.state is JobState.FAILED:
+                    self._fault(job)
         return True
+
+    def _fault(self, job: Job) -> None:
+        """A job failed: that is something that went wrong."""
+        self.faults.add(job.error_code or "unknown", file=job.source.name, message=job.error_message or "")
 
     def end_drop(self, drop_id: str, state: DropState, location: str) -> None:
         """The source reached its last place."""
@@ -231,12 +241,14 @@ class Ledger:
         """
         now = self._clock()
         with self._db.transaction() as db:
-            db.execute(
+            ended = db.execute(
                 "UPDATE jobs SET state = ?, ended_at = ?, error_code = ?, error_message = ?, error_hint = ?,"
                 " stage = '' WHERE id = ? AND state NOT IN ('done', 'failed', 'cancelled')",
                 (state, now, *(_text(word) or None for word in (code, message, hint)), job_id),
             )
             _end_attempt(db, job_id, state, now)
+            if ended.rowcount and state is JobState.FAILED:
+                self._fault(self._jobs("id = ?", job_id)[0])
             if state is not JobState.DONE:
                 db.execute("DELETE FROM results WHERE job_id = ? AND published_at IS NULL", (job_id,))
 

@@ -63,3 +63,15 @@ CREATE TABLE IF NOT EXISTS results (
     PRIMARY KEY (folder, stem_key)
 );
 CREATE INDEX IF NOT EXISTS results_by_job ON results (job_id);
+
+-- What went wrong, by code: the last ten of each, and how many there ever were.
+CREATE TABLE IF NOT EXISTS faults (
+    code TEXT NOT NULL,
+    number INTEGER NOT NULL,         -- how many of this code there had been when this was the last
+    times INTEGER NOT NULL,          -- equal ones in a row
+    at REAL NOT NULL, file TEXT NOT NULL, message TEXT NOT NULL,
+    PRIMARY KEY (code, number)
+);
+
+-- Sums that only grow.
+CREATE TABLE IF NOT EXISTS tallies (what TEXT PRIMARY KEY, sum REAL NOT NULL);

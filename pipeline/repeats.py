@@ -60,7 +60,7 @@ class Repeats:
             self._tell(level, message)
 
     def _known(self, record: "Record") -> bool:
-        key = (record["level"].name, _TEMPORARY.sub("", record["message"]))
+        key = (record["level"].name, lasting(record["message"]))
         if key in self._windows:
             self._windows[key].more += 1
             return True
@@ -83,6 +83,11 @@ class Repeats:
             longer = min(2 * window.seconds, WINDOW_SECONDS[1])
             self._windows[key] = _Window(now, longer)
         return due
+
+
+def lasting(message: str) -> str:
+    """A message without the names of temporary files, which are others each time."""
+    return _TEMPORARY.sub("", message)
 
 
 def is_told(record: "Record") -> bool:

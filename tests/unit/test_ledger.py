@@ -512,11 +512,11 @@ def test_a_damaged_ledger_is_an_environment_failure_when_read_and_written(tmp_pa
 
 
 def fill_the_disk(path: Path, reply: object) -> None:
-    """In a process of its own: files may not grow past 200 kB, and the ledger wants more."""
+    """In a process of its own: files may not grow past 400 kB, and the ledger wants more."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     ledger = Ledger(path, clock=Clock())
     submit(ledger, a_job("first"))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
     told = ""
     try:
         submit(ledger, *(a_job(f"j{n}", drop_id="d2", index=n) for n in range(2000)))
