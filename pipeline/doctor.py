@@ -24,8 +24,8 @@ from pipeline.files import display
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.roots import Mount, RootProblem, mount_of, probe_writable, read_mounts
 from pipeline.layout import HIDDEN
-from pipeline.prune import ignores_hidden, sync_mark
 from pipeline.retention import EARLIEST_CLOCK, size
+from pipeline.synced import SYNCTHING_MARK, missing_ignores, sync_mark
 
 Level = Literal["ok", "warn", "fail"]
 OLDEST_PYTHON = (3, 11)
@@ -274,12 +274,13 @@ def _sync(config: Config) -> Iterator[Finding]:
         if mark is None:
             continue
         what = f"the {name} is synchronised ({display(mark)})"
-        if mark.name != ".stfolder" or ignores_hidden(mark):
+        missing = missing_ignores(root, mark) if mark.name == SYNCTHING_MARK else ()
+        if not missing:
             yield Finding(level="ok", what=what)
         else:
             advice = (
-                f"Put this line into {display(mark.parent / '.stignore')} on every device, so that claimed"
-                f" and half-made files stay here:\n(?d)/{HIDDEN}"
+                f"Put these lines at the top of {display(mark.parent / '.stignore')}, so that claimed and"
+                " half-made files stay on this machine:\n" + "\n".join(missing)
             )
             yield Finding(level="warn", what=what, advice=advice)
         if config.retention.deletes_propagate is None:

@@ -28,13 +28,11 @@ from pipeline.layout import HIDDEN, Layout
 from pipeline.ledger import Ledger
 from pipeline.results import Result, ResultFile
 from pipeline.retention import Going, Piece, Plan, Pool, Seen, Spared, Unit, clock_problem, plan
+from pipeline.synced import missing_ignores, sync_mark
 
 CLOCK_FACT = "prune_clock"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KEEP = ".keep"
-# Names that only the top of a synced folder holds; Dropbox's settings folder in a home is a directory.
-SYNC_MARKS = (".stfolder", ".sync", ".dropbox.cache", ".tmp.drivedownload", ".owncloudsync.log")
-SYNC_PREFIXES = (".csync_journal.db", "._sync_", ".sync_", ".nextcloudsync.log")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,35 +254,13 @@ def _folders(path: Path) -> list[os.DirEntry[str]]:
 # -- synced folders ----------------------------------------------------------------------------
 
 
-def sync_mark(root: Path) -> Path | None:
-    """The mark of a synchronising program in `root` or above it, or None."""
-    for folder in (root, *root.parents):
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name in SYNC_MARKS or entry.name.startswith(SYNC_PREFIXES):
-                    return Path(entry.path)
-                if entry.name == ".dropbox" and entry.is_file(follow_symlinks=False):
-                    return Path(entry.path)
-    return None
-
-
-def ignores_hidden(mark: Path) -> bool:
-    """Whether Syncthing was told to leave our hidden folder alone."""
-    try:
-        lines = (mark.parent / ".stignore").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    plain = (line.strip().removeprefix("(?d)").strip("/") for line in lines)
-    return mark.name == ".stfolder" and HIDDEN in plain
-
-
 def synced_pools(layout: Layout) -> dict[Pool, str]:
     """The pools whose deletions would spread to other machines, with what to do."""
     found = {}
     outbox, inbox = sync_mark(layout.outbox), sync_mark(layout.inbox)
     if outbox is not None:
         found[Pool.RESULTS] = _spreads(outbox)
-    if inbox is not None and not ignores_hidden(inbox):
+    if inbox is not None and HIDDEN in missing_ignores(layout.inbox, inbox):
         found[Pool.SOURCES] = _spreads(inbox)
     return found
 

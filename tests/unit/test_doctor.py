@@ -10,6 +10,7 @@ from pipeline import doctor
 from pipeline.config import Config, load_config
 from pipeline.doctor import Finding, Machine, examine, failed, render
 from pipeline.intake.roots import Mount
+from pipeline.synced import STIGNORE
 
 NOW = 1_800_000_000.0
 
@@ -207,16 +208,16 @@ def test_too_few_watches_for_the_folders_are_told(config: Config, tmp_path: Path
     assert about(examine(config, machine(inotify=limits)), "cannot be read").level == "warn"
 
 
-def test_a_syncthing_folder_gets_its_ignore_line(config: Config, tmp_path: Path) -> None:
-    """The line to add, where, and why old results stay; both fall silent once it is done."""
+def test_a_syncthing_folder_gets_its_ignore_lines(config: Config, tmp_path: Path) -> None:
+    """The lines to add, where, and why old results stay; both fall silent once it is done."""
     (tmp_path / "outbox" / ".stfolder").mkdir()
     findings = examine(config, machine())
     found = about(findings, "the outbox is synchronised")
     assert found.level == "warn"
-    assert found.advice.splitlines()[-1] == "(?d)/.voxspool"
+    assert tuple(found.advice.splitlines()[1:]) == STIGNORE
     assert f"{tmp_path}/outbox/.stignore" in found.advice
     assert "deletes_propagate: accepted" in about(findings, "reported, not removed").advice
-    (tmp_path / "outbox" / ".stignore").write_text("(?d)/.voxspool\n")
+    (tmp_path / "outbox" / ".stignore").write_text("\n".join(STIGNORE))
     accepted = configure(tmp_path, "retention: {deletes_propagate: accepted}\n")
     findings = examine(accepted, machine())
     assert about(findings, "the outbox is synchronised").level == "ok"

@@ -18,7 +18,7 @@ from pipeline.jobs.job import DropState, JobSpec, JobState, VoiceChoice
 from pipeline.jobs.settings import Settings
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
-from pipeline.prune import apply, in_use, obstacle, rehearse, survey, sync_mark, synced_pools
+from pipeline.prune import apply, in_use, obstacle, rehearse, survey, synced_pools
 from pipeline.retention import Plan, Pool, Seen, Unit
 
 DAY = 86_400.0
@@ -453,17 +453,11 @@ def test_a_synced_outbox_is_reported_and_not_pruned(
     assert prune(ledger, layout, accepted) == ["a"]
 
 
-def test_dropbox_settings_in_a_home_folder_are_no_mark(tmp_path: Path) -> None:
-    """Dropbox keeps a folder of that name in every home; in its own folder it is a file."""
-    (tmp_path / ".dropbox").mkdir()
-    assert sync_mark(tmp_path) is None
-
-
 def test_an_ignored_hidden_folder_does_not_spread(layout: Layout) -> None:
     """With `/.voxspool` in Syncthing's .stignore the done folder may be pruned."""
     (layout.inbox / ".stfolder").mkdir()
     assert set(synced_pools(layout)) == {Pool.SOURCES}
-    (layout.inbox / ".stignore").write_text("*.tmp\n(?d)/.voxspool\n")
+    (layout.inbox / ".stignore").write_text("*.tmp\n/.voxspool\n")
     assert synced_pools(layout) == {}
 
 
