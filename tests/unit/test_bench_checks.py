@@ -128,3 +128,10 @@ def test_tables_are_written_between_the_marks(monkeypatch: pytest.MonkeyPatch, t
     for _ in range(2):
         checks.write(["new"])
     assert document.read_text() == f"before\n{checks.BEGIN}\n\nnew\n\n{checks.END}\nafter\n"
+
+
+def test_the_interval_of_a_share() -> None:
+    """Ten of a hundred: 5.5 to 17.4 % (the textbook example); never below nothing or above all."""
+    low, high = checks.wilson(10, 100)
+    assert (round(low, 4), round(high, 4)) == (0.0552, 0.1744)
+    assert checks.wilson(0, 50)[0] == 0.0 and checks.wilson(50, 50)[1] == 1.0
