@@ -30,6 +30,7 @@ from pipeline.ledger import Ledger
 from pipeline.logs import log_to
 from pipeline.outbox import failed_name, note_paths
 from pipeline.screen import screen
+from pipeline.sd_notify import from_environment
 from pipeline.status import read_status, snapshot_jobs
 from pipeline.supervisor import Supervisor
 
@@ -104,11 +105,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """The daemon itself."""
+    systemd = from_environment(os.environ)
     config = load_config(options.config)
     layout = layout_of(config)
     log_to(config.log, layout.logs, "voxspool")
     started = time.time()
-    exit_code = Supervisor(config, once=options.once).run()
+    exit_code = Supervisor(config, once=options.once, systemd=systemd).run()
     if options.once:
         print("\n".join(_summary(layout, started)))
     return exit_code

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,10 +31,12 @@ from pipeline.intake.roots import probe_writable
 from pipeline.intake.watch import Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import layout_of
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, Progress
 from pipeline.pools.base import Ended, WorkerPool
 from pipeline.pools.local import LocalPool
 from pipeline.retention import size
+from pipeline.sd_notify import Systemd
+from pipeline.service import status_line, stuck
 from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
 
 TICK_SECONDS = 1.0
@@ -42,6 +45,8 @@ START_FAILURES_ALLOWED = 3
 "workers in a row that end within seconds without having had a job"
 START_SECONDS = 15.0
 START_AGAIN_SECONDS = 60.0
+STOP_MARGIN_SECONDS = 30.0
+"for the killing of workers and the last words, after `workers.stop_seconds`"
 ONCE_PATIENCE_SECONDS = 10.0
 "trouble that lasts longer ends a run with `once`"
 
@@ -69,12 +74,22 @@ class Asked:
 class Supervisor:
     """Runs until it is told to stop or, with `once`, until nothing is left to do."""
 
-    def __init__(self, config: Config, *, once: bool = False, pool: WorkerPool | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        once: bool = False,
+        pool: WorkerPool | None = None,
+        systemd: Systemd | None = None,
+    ) -> None:
         self._config = _for_once(config) if once else config
         self._once = once
         self._layout = layout_of(config)
         self._asked = Asked()
         self._given_pool = pool
+        self._systemd = systemd or Systemd()
+        self._ready = False
+        self._stuck_told = ""
         self._status = StatusFile(self._layout.status_file, clock=time.monotonic, wall=time.time)
         self._started_at = time.time()
         self._start_failures = 0
@@ -86,6 +101,7 @@ class Supervisor:
         self._schedule = schedule.Scheduler()
         self._pruned_at_start = False
         self._retention_notes: tuple[str, ...] = ()
+        self._reload_notes: tuple[str, ...] = ()
 
     # -- lifecycle -------------------------------------------------------------------------------
 
@@ -125,8 +141,14 @@ class Supervisor:
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
         self._pool = self._given_pool or LocalPool(config, config.workers.count)
         self._hooks = notify.hooks(config.notify)
-        self._schedule.clear()
-        self._schedule.every(max(1, round(config.retention.every_hours * 60))).minutes.do(self._prune)
+        self._schedule_pruning(config.retention.every_hours)
+
+    def _schedule_pruning(self, every_hours: float) -> None:
+        """A reload that changes nothing about it leaves the date of the next pruning alone."""
+        minutes = max(1, round(every_hours * 60))
+        if [job.interval for job in self._schedule.jobs] != [minutes]:
+            self._schedule.clear()
+            self._schedule.every(minutes).minutes.do(self._prune)
 
     def _recover(self) -> None:
         """What an earlier run left behind is ordinary work."""
@@ -146,19 +168,26 @@ class Supervisor:
     def _shutdown(self) -> None:
         """Workers finish their chunk and give their job back; who does not end in time is killed."""
         logger.info("stopping")
+        seconds = self._config.workers.stop_seconds + STOP_MARGIN_SECONDS
+        self._systemd.stopping("stopping: each worker ends its chunk", within_seconds=seconds)
         self._tell_status("stopping", force=True)
         self._stop_workers()
         self._tell_status("stopped", force=True)
         self._watch.close()
 
-    def _stop_workers(self) -> None:
+    def _stop_workers(self, *, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Have every worker ended, by force when its time is over; False if `unless` came first."""
         self._pool.stop()
         deadline = time.monotonic() + self._config.workers.stop_seconds
         while self._pool.names() and time.monotonic() < deadline:
+            if unless():
+                return False
             self._bury(self._pool.reap(), "interrupted")
+            self._prove_life()
             time.sleep(REAP_SECONDS)
         self._pool.kill_all()
         self._bury(self._pool.reap(), "interrupted")
+        return True
 
     # -- one tick --------------------------------------------------------------------------------
 
@@ -169,19 +198,24 @@ class Supervisor:
             self._reload_if_asked,
             self._tend_workers,
             self._take,
+            self._tell_ready,
             self._clear_up,
             self._prune_if_due,
         ):
+            if self._asked.stop:
+                return
             try:
                 duty()
             except (EnvironmentFailure, OSError) as error:
                 self._tick_trouble = str(error)
                 logger.error("{}", error)
         self._tell_status("paused" if self._paused() else "running")
+        self._prove_life()
 
     def _tell_status(self, state: str, *, force: bool = False) -> None:
         try:
             if force or self._status.due():
+                self._tell_systemd(state)
                 self._status.write(self._snapshot(state))
         except (EnvironmentFailure, OSError) as error:
             logger.error("the status cannot be written: {}", error)
@@ -189,7 +223,9 @@ class Supervisor:
     def _reload_if_asked(self) -> None:
         if self._asked.reload:
             self._asked.reload = False
+            self._systemd.reloading()
             self._reload()
+            self._ready = False  # to be told again, after the next look
 
     def _clear_up(self) -> None:
         """What needs both folders: cancelled jobs, and sources whose last move is still to come."""
@@ -308,13 +344,16 @@ class Supervisor:
     def _kill_stalled(self) -> None:
         now = time.monotonic()
         for progress in self._ledger.progress():
-            loading = progress.stage.startswith("loading")
-            limit = self._config.models.load_seconds if loading else self._config.workers.stall_seconds
+            limit = self._silence_allowed(progress)
             if now - progress.heartbeat_at > limit:
                 logger.error("worker {} shows no progress for {:.0f} s: killed", progress.worker, limit)
                 self._pool.kill(progress.worker)
-                if loading:
+                if _loads(progress):
                     self._fail_loading(progress.job, progress.stage, limit)
+
+    def _silence_allowed(self, progress: Progress) -> float:
+        """Seconds between two signs of life of a running job."""
+        return self._config.models.load_seconds if _loads(progress) else self._config.workers.stall_seconds
 
     def _fail_loading(self, job: Job, stage: str, limit: float) -> None:
         self._end(
@@ -325,23 +364,65 @@ class Supervisor:
             "Is the machine out of memory? models.load_seconds in config.yaml sets the limit.",
         )
 
-    # -- configuration and status ----------------------------------------------------------------
+    # -- configuration ---------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """Take over a changed configuration if it is valid; else keep the old one and say why."""
+        """Take over a changed configuration if it is valid; else keep the old one and say why.
+
+        To be told to stop meanwhile ends the wait for the workers: stopping waits for them anyway.
+        """
         try:
             fresh = load_config(self._config.file) if self._config.file else self._config
             IgnoreList(fresh.intake.ignore)
             if layout_of(fresh) != self._layout:
                 raise ConfigError("The folders changed.", hint="Restart Voxspool for that.")
         except ConfigError as error:
-            logger.error("the configuration was not reloaded: {} {}", error.message, error.hint)
+            told = f"The configuration was not reloaded: {error.message} {error.hint}".strip()
+            logger.error("{}", told)
+            self._reload_notes = (told,)
             return
-        self._stop_workers()
+        self._reload_notes = ()
+        if not self._stop_workers(unless=lambda: self._asked.stop):
+            return
         self._watch.close()
         self._worker_trouble, self._start_failures, self._workers_not_before = "", 0, 0.0
         self._use(_for_once(fresh) if self._once else fresh)
         logger.info("configuration reloaded")
+
+    # -- systemd ---------------------------------------------------------------------------------
+
+    def _tell_ready(self) -> None:
+        """After the first look, whatever it found: who waits for a share is not to be killed for it."""
+        if not self._ready:
+            self._ready = self._systemd.ready(self._status_line("paused" if self._paused() else "running"))
+
+    def _tell_systemd(self, state: str) -> None:
+        if self._systemd.listens:
+            self._systemd.status(self._status_line(state))
+
+    def _status_line(self, state: str) -> str:
+        trouble = (*self._trouble(), *self._reload_notes)
+        return status_line(state, self._ledger.counts(), self._ledger.progress(), trouble)
+
+    def _prove_life(self) -> None:
+        """Tell systemd that all is well, if it is. To be called by what goes round, never by a timer."""
+        if not self._systemd.wants_ping:
+            return
+        why = self._stuck()
+        if why and why != self._stuck_told:
+            logger.error("systemd is no longer told that all is well: {}", why)
+        self._stuck_told = why
+        if not why:
+            self._systemd.alive()
+
+    def _stuck(self) -> str:
+        try:
+            running = self._ledger.progress()
+        except EnvironmentFailure:  # it is trouble, and told as such; a new start would not mend the disk
+            running = []
+        return stuck(time.monotonic(), self._watch.look_seconds(), running, self._silence_allowed)
+
+    # -- telling ---------------------------------------------------------------------------------
 
     def _trouble(self) -> tuple[str, ...]:
         """What keeps the work from going on."""
@@ -362,7 +443,7 @@ class Supervisor:
             pid=os.getpid(),
             state=state,
             trouble=self._trouble(),
-            notes=(*self._watch.notes(), *self._retention_notes),
+            notes=(*self._watch.notes(), *self._retention_notes, *self._reload_notes),
             waiting=shown,
             **{**jobs, "not_listed": {**jobs["not_listed"], "waiting": len(waiting) - len(shown)}},
         )
@@ -377,6 +458,10 @@ def _make_state(folder: Path) -> None:
             f"The state folder {folder} cannot be used: {error.strerror}.",
             hint="Make it, and give it to the user that runs Voxspool.",
         ) from error
+
+
+def _loads(progress: Progress) -> bool:
+    return progress.stage.startswith("loading")
 
 
 def _for_once(config: Config) -> Config:

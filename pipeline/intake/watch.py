@@ -56,6 +56,7 @@ class Watch:
         self._held = contextlib.ExitStack()
         self._ignore = IgnoreList(config.intake.ignore)
         self._next_at = 0.0
+        self._looking_since: float | None = None
         self._woken = True
         self.trouble = ""
         "why nothing can be taken at present; empty if it can"
@@ -70,9 +71,11 @@ class Watch:
         now = self._clock()
         if now < self._next_at:
             return ()
+        if self._looking_since is None:
+            self._looking_since = now
         try:
             inbox = self._inbox or self._open()
-            return self._look(inbox, now)
+            drops = self._look(inbox, now)
         except (EnvironmentFailure, OSError) as error:
             self._close_roots()
             told = (
@@ -80,7 +83,9 @@ class Watch:
             )
             self.trouble = f"{told.message} {told.hint}".strip()
             self._next_at = now + ROOT_RETRY_SECONDS
-            return ()
+            drops = ()
+        self._looking_since = None
+        return drops
 
     def _look(self, inbox: Inbox, now: float) -> tuple[Drop, ...]:
         assert self._wakeup is not None and self._outbox_root is not None
@@ -103,6 +108,10 @@ class Watch:
         self._wakeup.compare(woken=self._woken, changed=self._scan.counts.changed)
         self._woken = False
         self._rest, self._refused = self._scan.settled, {}
+
+    def look_seconds(self) -> float:
+        """For how long a look that was due has not come to an end, be it in trouble; 0 if none is out."""
+        return 0.0 if self._looking_since is None else self._clock() - self._looking_since
 
     def wait(self, at_most_seconds: float) -> None:
         """Wait until something happens in the inbox, a scan is due, or the time is over."""
