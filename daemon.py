@@ -13,6 +13,7 @@ from pathlib import Path
 OWN_PYTHON = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
 
 try:
+    from pipeline import journal
     from pipeline.cli import main
     from pipeline.errors import ConfigError, VoxspoolError
 except ModuleNotFoundError as missing:
@@ -46,9 +47,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _told(error: VoxspoolError, exit_code: int) -> int:
-    print(error.message, file=sys.stderr)
-    if error.hint:
-        print(error.hint, file=sys.stderr)
+    text = "\n".join(filter(None, (error.message, error.hint)))
+    if journal.reads(sys.stderr):
+        text = journal.marked("ERROR", text).rstrip()
+    print(text, file=sys.stderr)
     return exit_code
 
 

@@ -14,11 +14,16 @@ import shutil
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from pipeline import journal
 from pipeline.config import Log
 from pipeline.repeats import Repeats, as_tally, is_told
+
+if TYPE_CHECKING:
+    from loguru import Message
 
 CONSOLE = "{time:HH:mm:ss} <level>{level: <7}</level> {message}"
 FILE = "{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} {process} {message}"
@@ -29,11 +34,19 @@ def log_to(config: Log, folder: Path, name: str) -> None:
     """Log to stderr and to `<folder>/<name>.log`; several processes never share a file."""
     logger.remove()
     logger.configure(patcher=Repeats(_tell).look)
-    logger.add(sys.stderr, level=config.level, format=CONSOLE, filter=is_told)
+    if journal.reads(sys.stderr):  # it adds time and process itself, and wants the level in its own way
+        logger.add(_to_journal, level=config.level, format="{message}", filter=is_told)
+    else:
+        logger.add(sys.stderr, level=config.level, format=CONSOLE, filter=is_told)
     with contextlib.suppress(OSError):  # whoever needs the state folder says what is wrong with it
         folder.mkdir(parents=True, exist_ok=True)
     file = LogFile(folder / f"{name}.log", max_bytes=config.rotate_mb * MB, keep=config.keep_files)
     logger.add(file, level="DEBUG", format=FILE, filter=is_told)
+
+
+def _to_journal(message: "Message") -> None:
+    sys.stderr.write(journal.marked(message.record["level"].name, message))
+    sys.stderr.flush()
 
 
 def _tell(level: str, message: str) -> None:
