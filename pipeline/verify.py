@@ -24,6 +24,8 @@ CUT_WORDS = 2
 # Bounds that right speech keeps; docs/checks.md has the measurements.
 LONGEST_PAUSE_SECONDS = 1.2
 DURATION_RATIOS = (0.6, 1.6)
+DURATION_SLACK_SECONDS = 1.0
+"a lone word may well take half as long as within a sentence"
 DISPLACEMENT_SECONDS = 0.12
 QUOTED_WORDS = 8
 
@@ -186,7 +188,9 @@ def _about_sound(transcript: Transcript) -> Iterator[str]:
         yield f"silence of {pause:.1f} s inside"
     if transcript.sounding_seconds is not None and transcript.expected_seconds:
         ratio = transcript.sounding_seconds / transcript.expected_seconds
-        if not DURATION_RATIOS[0] <= ratio <= DURATION_RATIOS[1]:
+        off_seconds = abs(transcript.sounding_seconds - transcript.expected_seconds)
+        within = DURATION_RATIOS[0] <= ratio <= DURATION_RATIOS[1]
+        if not within and off_seconds > DURATION_SLACK_SECONDS:
             yield f"duration {ratio:.1f} times expected"
     displacement = transcript.displacement_seconds
     if displacement is not None and displacement > DISPLACEMENT_SECONDS:

@@ -190,6 +190,12 @@ def test_evidence_beside_the_words_refuses(evidence: dict[str, object], reason: 
     assert verdict.reasons == (reason,)
 
 
+@pytest.mark.parametrize(("sounding", "expected"), [(0.37, 0.65), (0.72, 1.31), (1.1, 2.0), (1.6, 0.9)])
+def test_a_few_words_may_take_their_time(sounding: float, expected: float) -> None:
+    """A lone "to." lasts half as long as the pace of sentences would have it."""
+    assert judge(TEXT, sounding_seconds=sounding, expected_seconds=expected).passed
+
+
 def test_doubted_words_are_named_where_the_rate_refuses() -> None:
     """A word whose sound is not its own counts as missing, and the reason says why."""
     heard = TEXT.replace("cold ", "")
