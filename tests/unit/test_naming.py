@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import unicodedata
 from pathlib import PurePosixPath
 
@@ -9,14 +10,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.naming import MAX_NAME_BYTES, SUFFIX_ROOM_BYTES, distinct_name, numbered, safe_folder, safe_name
+from pipeline.naming import (
+    MAX_NAME_BYTES,
+    SUFFIX_ROOM_BYTES,
+    distinct_name,
+    folded,
+    numbered,
+    safe_folder,
+    safe_name,
+)
 
 LONGEST_SUFFIX = "~9999.error.json"
 names = (
     st.text(max_size=300)
     | st.text(alphabet="aux.con ~\u0301\u00a0\u200b\u3000e\u1100\u1161é", max_size=12)
     | st.binary(max_size=300).map(os.fsdecode)
-    | st.text(alphabet=st.sampled_from("aé漢\U0001f600"), min_size=60, max_size=300)
+    | st.text(alphabet=st.sampled_from("aé漢\U0001f600\u01d6\u1fa7\uac01"), min_size=60, max_size=300)
     | st.integers(0xD800, 0xDFFF).map(lambda code: f"a{chr(code)}b")
 )
 # What Windows, macOS and Linux refuse, or take for something else.
@@ -33,6 +42,8 @@ def assert_valid_everywhere(name: str) -> None:
     assert not name.endswith((".", " "))
     assert name == unicodedata.normalize("NFC", name)
     assert len(name.encode()) <= MAX_NAME_BYTES  # encodable: no surrogate is left
+    assert len(unicodedata.normalize("NFD", name).encode("utf-16-le")) // 2 <= MAX_NAME_BYTES  # HFS+
+    assert not {unicodedata.category(c) for c in name} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 @given(names)
@@ -72,7 +83,15 @@ def test_two_long_names_stay_two(start: str, end: str, other: str) -> None:
     assert safe_name(first)[:50] == unicodedata.normalize("NFC", start)[:50]
 
 
-@given(st.text(alphabet=st.characters(categories=["L", "Nd"]), min_size=1, max_size=40))
+FILLERS = "\u115f\u1160\u3164\uffa0"
+"Letters of no width."
+
+
+@given(
+    st.text(
+        alphabet=st.characters(categories=["L", "Nd"], exclude_characters=FILLERS), min_size=1, max_size=40
+    )
+)
 def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
     """Letters and digits of every script, spaces, and dots inside."""
     composed = unicodedata.normalize("NFC", name)
@@ -94,11 +113,75 @@ def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
         ("story.", "story"),
         (" story ", "story"),
         ("right\u202eto left", "right_to left"),
+        ("LPT\u00b9.txt", "_LPT\u00b9.txt"),
+        ("com\u00b2", "_com\u00b2"),
+        ("COM10", "COM10"),
+        ("a\u2028b\u2029c\u0085d", "a_b_c_d"),
+        ("a\u061cb\u2066c\u00add\u2060e", "a_b_c_d_e"),
+        ("\u3164", "_"),
+        ("a\uf8ff\uf022b", "a__b"),
+        ("a\U000e0041b\uffffc", "a_b_c"),
+        ("\u2764\ufe0f", "\u2764\ufe0f"),
     ],
 )
 def test_what_becomes_of_some_names(name: str, safe: str) -> None:
     """The nearest name, not another one."""
     assert safe_name(name) == safe
+
+
+def test_every_character_there_is_gives_a_safe_name() -> None:
+    """Once inside of a name; what Unicode leaves empty or to others is all treated alike."""
+    for character in map(chr, range(sys.maxunicode + 1)):
+        category = unicodedata.category(character)
+        if category not in ("Cn", "Co", "Lo") or ord(character) < 0x4000:
+            safe = safe_name(f"a{character}b")
+            assert safe_name(safe) == safe and folded(folded(safe)) == folded(safe), hex(ord(character))
+            assert safe.isprintable() or category == "Zs", hex(ord(character))
+
+
+def seen_by_disks(name: str) -> set[str]:
+    """The forms in which case-blind and normalising disks compare names."""
+    composed, decomposed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    upcase = "".join(
+        c.upper() if len(c.upper()) == 1 else c for c in name
+    )  # NTFS and exFAT: character by character
+    return {
+        name,
+        composed,  # ZFS formC, Syncthing
+        composed.casefold(),
+        unicodedata.normalize("NFD", decomposed.casefold()),  # APFS
+        upcase,
+        unicodedata.normalize("NFC", upcase),
+        name.lower(),  # Samba
+    }
+
+
+cased = st.text(
+    alphabet="aAsSßẞkK\u212aiIıİſéÉe\u0301\u0307ǆǅǄﬁfFσςΣµμΩ\u2126å\u212bǰ\ufe0f~2. ", min_size=1, max_size=6
+) | st.text(alphabet=st.characters(categories=["L", "Nd"]), min_size=1, max_size=4)
+
+
+@given(
+    cased,
+    st.sampled_from(["upper", "lower", "casefold", "swapcase", "title"]),
+    st.sampled_from(["NFC", "NFD"]),
+)
+def test_names_that_a_disk_takes_for_one_are_folded_to_one(name: str, change: str, form: str) -> None:
+    """Written in capitals, decomposed, or both."""
+    other = unicodedata.normalize(form, getattr(safe_name(name), change)())
+    assert folded(other) == folded(safe_name(name))
+
+
+@given(cased, cased)
+@example("k", "\u212a")
+@example("Stra\u00dfe", "STRASSE")
+@example("\u0131", "I")
+@example("\u2764", "\u2764\ufe0f")
+def test_names_that_are_not_folded_to_one_no_disk_takes_for_one(first: str, second: str) -> None:
+    """By the rules of each that is known to compare in its own way."""
+    first, second = safe_name(first), safe_name(second)
+    if folded(first) != folded(second):
+        assert not seen_by_disks(first) & seen_by_disks(second)
 
 
 def test_a_folder_is_made_safe_name_by_name() -> None:
