@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from loguru import logger
-
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure, InputError, SpecError, VoxspoolError
 from pipeline.files import display
@@ -84,7 +82,6 @@ class Intake:
         self._named_by: dict[str, tuple[str, ...]] = {}
         self._reserved: dict[str, list[str]] = {}
         self._parts = ledger.parts_left()
-        self._broken_off = False
         self._parsed: dict[tuple[str, Fingerprint], tuple[str, ...]] = {}
 
     # -- one pass ------------------------------------------------------------------------------
@@ -99,18 +96,10 @@ class Intake:
         """Claim what can be claimed within the budget; the rest is handed back to be offered again.
 
         `unsettled`: relative paths that are still arriving. Raises EnvironmentFailure where the disk or
-        the ledger gave up; the next pass then first finishes what this one left half done.
+        the ledger gave up; `recover` then has to finish what this pass left half done.
         """
         with _told_as_environment(self._layout.inbox):
-            self._finish_broken_pass()
-            self._broken_off = True
-            taken = self._accept(settled, unsettled, budget_seconds)
-            self._broken_off = False
-        return taken
-
-    def _finish_broken_pass(self) -> None:
-        for sentence in self.recover() if self._broken_off else ():
-            logger.warning("{}", sentence)
+            return self._accept(settled, unsettled, budget_seconds)
 
     def _accept(self, settled: Sequence[Dropped], unsettled: frozenset[str], budget_seconds: float) -> Taken:
         now = self._clock()
