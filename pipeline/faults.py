@@ -44,7 +44,7 @@ class Faults:
         self._db = db
         self._clock = clock
 
-    def add(self, code: str, *, file: str, message: str) -> None:
+    def add(self, *, code: str, file: str, message: str) -> None:
         """Something went wrong just now."""
         told = lasting(message)[:MAX_CHARS].encode("utf-8", "backslashreplace").decode()
         with self._db.transaction() as db:

@@ -115,7 +115,9 @@ class Ledger:
 
     def _fault(self, job: Job) -> None:
         """A job failed: that is something that went wrong."""
-        self.faults.add(job.error_code or "unknown", file=job.source.name, message=job.error_message or "")
+        self.faults.add(
+            code=job.error_code or "unknown", file=job.source.name, message=job.error_message or ""
+        )
 
     def end_drop(self, drop_id: str, state: DropState, location: str) -> None:
         """The source reached its last place."""

@@ -15,6 +15,7 @@ _BAR_CELLS = 30
 _QUEUED_SHOWN = 10
 _WAITING_SHOWN = 30
 _FAILED_SHOWN = 10
+_ERRORS_SHOWN = 10
 
 
 def screen(status: Mapping[str, Any]) -> RenderableType:
@@ -30,6 +31,8 @@ def screen(status: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _failed(status["failed"])]
     if status.get("waiting"):
         parts += [Text(), _waiting(status["waiting"])]
+    if status.get("errors"):
+        parts += [Text(), _errors(status["errors"])]
     return Group(*parts)
 
 
@@ -80,4 +83,18 @@ def _waiting(entries: list[Mapping[str, str]]) -> Table:
         table.add_row(Text(entry["state"]), Text(entry["path"]), Text(entry["reason"]))
     if len(entries) > _WAITING_SHOWN:
         table.add_row("", f"and {len(entries) - _WAITING_SHOWN} more: `explain PATH` tells of any of them")
+    return table
+
+
+def _errors(entries: list[Mapping[str, Any]]) -> Table:
+    """Each code with its number and the latest of them; all ten stand in `status.json`."""
+    table = Table.grid(padding=(0, 2))
+    for entry in entries[:_ERRORS_SHOWN]:
+        last = entry["last"][0]
+        what = (
+            f"{last['file']}: {last['message']}" if last["file"] not in last["message"] else last["message"]
+        )
+        table.add_row(f"{entry['count']} x", Text(entry["code"]), Text(last["at"]), Text(what))
+    if len(entries) > _ERRORS_SHOWN:
+        table.add_row("", f"and {len(entries) - _ERRORS_SHOWN} more: `status --json`")
     return table

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.faults import Kind
 from pipeline.files import atomic_write, display
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, last_place
@@ -20,6 +21,8 @@ SCHEMA = "voxspool/status/1"
 WRITE_SECONDS = 5.0
 MAX_LISTED = 500
 MAX_FAILED_LISTED = 50
+MAX_CODES_LISTED = 20
+MAX_MESSAGE_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,10 @@ class Snapshot:
     failed: Sequence[Mapping[str, Any]] = ()
     "what lies in `failed/` now, the newest"
     waiting: Sequence[Mapping[str, str]] = ()
+    errors: Sequence[Mapping[str, Any]] = ()
+    "what went wrong ever, by code, the latest first, with the last ten of each"
+    totals: Mapping[str, int] = field(default_factory=dict)
+    "what was made and pruned, ever"
     not_listed: Mapping[str, int] = field(default_factory=dict)
     "how many more are queued and waiting than are listed"
 
@@ -64,6 +71,8 @@ def snapshot_jobs(ledger: Ledger, layout: Layout) -> dict[str, Any]:
         "running": [running_entry(progress) for progress in ledger.progress()],
         "queued": [_queued_entry(job) for job in queued],
         "failed": list(_failed_entries(ledger, layout)),
+        "errors": [error_entry(kind) for kind in ledger.faults.kinds()[:MAX_CODES_LISTED]],
+        "totals": {tally.value: round(total) for tally, total in ledger.tallies.sums().items()},
         "not_listed": {"queued": counts[JobState.QUEUED] - len(queued)},
     }
 
@@ -78,6 +87,23 @@ def running_entry(progress: Progress) -> dict[str, Any]:
         "chunks": progress.total_chunks,
         "started_at": moment(progress.started_at),
         "attempt": progress.job.attempts,
+    }
+
+
+def error_entry(kind: Kind) -> dict[str, Any]:
+    """What is known of one code, as it is shown."""
+    return {
+        "code": kind.code,
+        "count": kind.count,
+        "last": [
+            {
+                "at": moment(fault.at),
+                "file": fault.file,
+                "message": fault.message.partition("\n")[0][:MAX_MESSAGE_CHARS],
+                "times": fault.times,
+            }
+            for fault in kind.last
+        ],
     }
 
 

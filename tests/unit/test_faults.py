@@ -30,8 +30,8 @@ def test_each_code_has_its_count_and_its_last_ten(ledger: Ledger, clock: Clock) 
     """Newest first, and the number goes on growing."""
     for number in range(25):
         clock.now += 1
-        ledger.faults.add("job_file", file=f"{number}.yaml", message=f"line {number}")
-    ledger.faults.add("root", file="", message="gone")
+        ledger.faults.add(code="job_file", file=f"{number}.yaml", message=f"line {number}")
+    ledger.faults.add(code="root", file="", message="gone")
     root, job_file = sorted(ledger.faults.kinds(), key=lambda kind: kind.count)
     assert (root.code, root.count, job_file.code, job_file.count) == ("root", 1, "job_file", 25)
     assert [fault.file for fault in job_file.last] == [f"{n}.yaml" for n in range(24, 24 - KEPT, -1)]
@@ -42,16 +42,16 @@ def test_the_code_that_came_last_is_first(ledger: Ledger, clock: Clock) -> None:
     """For people, who look for what is wrong now."""
     for code in ("a", "b", "a"):
         clock.now += 1
-        ledger.faults.add(code, file="x", message=str(clock.now))
+        ledger.faults.add(code=code, file="x", message=str(clock.now))
     assert [kind.code for kind in ledger.faults.kinds()] == ["a", "b"]
 
 
 def test_equal_faults_in_a_row_are_one_entry_with_a_number(ledger: Ledger, clock: Clock) -> None:
     """A disk that is full for a day does not push out what came before; temporary names do not matter."""
-    ledger.faults.add("environment", file="", message="Something else.")
+    ledger.faults.add(code="environment", file="", message="Something else.")
     for number in range(5_760):
         clock.now += 15
-        ledger.faults.add("environment", file="", message=f"Full: /o/.{number:08x}.voxspool-tmp")
+        ledger.faults.add(code="environment", file="", message=f"Full: /o/.{number:08x}.voxspool-tmp")
     (kind,) = ledger.faults.kinds()
     assert kind.count == 5_761
     assert [(fault.message, fault.times) for fault in kind.last] == [
@@ -63,10 +63,10 @@ def test_equal_faults_in_a_row_are_one_entry_with_a_number(ledger: Ledger, clock
 
 def test_they_outlive_a_restart(ledger: Ledger, layout: Layout) -> None:
     """They are in the ledger."""
-    ledger.faults.add("root", file="", message="gone")
+    ledger.faults.add(code="root", file="", message="gone")
     ledger.close()
     again = Ledger(layout.ledger_file, clock=Clock())
-    again.faults.add("root", file="", message="gone again")
+    again.faults.add(code="root", file="", message="gone again")
     (kind,) = again.faults.kinds()
     again.close()
     assert (kind.count, len(kind.last)) == (2, 2)
@@ -98,7 +98,7 @@ def test_a_failed_job_is_a_fault_exactly_once(ledger: Ledger) -> None:
 
 def test_a_long_message_is_cut(ledger: Ledger) -> None:
     """The whole of it stands in the note in `failed/`."""
-    ledger.faults.add("c", file="", message="x" * 10_000)
+    ledger.faults.add(code="c", file="", message="x" * 10_000)
     assert len(ledger.faults.kinds()[0].last[0].message) == MAX_CHARS
 
 

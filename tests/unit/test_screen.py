@@ -67,3 +67,17 @@ def test_names_are_shown_as_they_are(name: str) -> None:
     queued = [{"job": "d", "source": name, "priority": "high"}]
     text = "\n".join(shown(**status, queued=queued, jobs={"queued": 1}))
     assert text.count(name) == 6
+
+
+def test_errors_are_told_with_their_number_and_the_latest() -> None:
+    """The file is named once; brackets are no markup here either."""
+    latest = {"at": "2027-01-15T08:00:00+00:00", "file": "[b].yaml", "times": 1}
+    entries = [
+        {"code": "job_file", "count": 12, "last": [{**latest, "message": "[b].yaml, line 1: no"}]},
+        {"code": "check_failed", "count": 1, "last": [{**latest, "message": "No take passed."}]},
+        {"code": "root", "count": 2, "last": [{**latest, "file": "", "message": "Not mounted."}]},
+    ]
+    lines = shown(errors=entries)[2:]
+    assert lines[0].split(maxsplit=4) == ["12", "x", "job_file", latest["at"], "[b].yaml, line 1: no"]
+    assert lines[1].endswith("[b].yaml: No take passed.") and lines[2].endswith("00  Not mounted.")
+    assert "and 2 more" in shown(errors=entries * 4)[-1]

@@ -13,7 +13,9 @@ from pipeline.jobs.job import DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.status import (
+    MAX_CODES_LISTED,
     MAX_LISTED,
+    MAX_MESSAGE_CHARS,
     SCHEMA,
     WRITE_SECONDS,
     Snapshot,
@@ -24,6 +26,7 @@ from pipeline.status import (
     read_status,
     snapshot_jobs,
 )
+from pipeline.tallies import Tally
 
 
 def a_snapshot(**fields: Any) -> Snapshot:
@@ -138,6 +141,38 @@ def test_what_lies_in_failed_is_told_with_its_reason(ledger: Ledger, layout: Lay
     assert snapshot_jobs(ledger, layout)["failed"] == [
         {"path": "failed/story.txt", "job": "d1-0", "reason": "It will not do."}
     ]
+
+
+def test_what_went_wrong_is_told_by_code(ledger: Ledger, layout: Layout) -> None:
+    """Short enough for a file that is synced: one line of each, the latest codes."""
+    for number in range(30):
+        ledger.faults.add(
+            code=f"code_{number:02}", file="a.txt", message="first line " + "x" * 300 + "\nsecond"
+        )
+    told = snapshot_jobs(ledger, layout)["errors"]
+    assert len(told) == MAX_CODES_LISTED
+    assert told[0] == {
+        "code": "code_00",
+        "count": 1,
+        "last": [
+            {
+                "at": moment(1_790_000_000.0),
+                "file": "a.txt",
+                "message": ("first line " + "x" * 300)[:MAX_MESSAGE_CHARS],
+                "times": 1,
+            }
+        ],
+    }
+
+
+def test_sums_are_told_in_whole_numbers(ledger: Ledger, layout: Layout) -> None:
+    """So that the file does not change for a fraction."""
+    ledger.tallies.add(Tally.AUDIO_SECONDS, 12.4)
+    assert snapshot_jobs(ledger, layout)["totals"] == {
+        "audio_seconds": 12,
+        "work_seconds": 0,
+        "pruned_bytes": 0,
+    }
 
 
 @pytest.mark.parametrize(
