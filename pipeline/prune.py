@@ -29,6 +29,7 @@ from pipeline.ledger import Ledger
 from pipeline.results import Result, ResultFile
 from pipeline.retention import Going, Piece, Plan, Pool, Seen, Spared, Unit, clock_problem, plan
 from pipeline.synced import missing_ignores, sync_mark
+from pipeline.tallies import Tally
 
 CLOCK_FACT = "prune_clock"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -96,7 +97,10 @@ def apply(made: Plan, ledger: Ledger) -> Outcome:
             kept.append(Spared(unit=item.unit, reason=reason))
         else:
             removed.append(item)
-    return Outcome(removed=tuple(removed), kept=tuple(kept))
+    outcome = Outcome(removed=tuple(removed), kept=tuple(kept))
+    if outcome.bytes:
+        ledger.tallies.add(Tally.PRUNED_BYTES, outcome.bytes)
+    return outcome
 
 
 # -- looking -----------------------------------------------------------------------------------

@@ -193,7 +193,7 @@ class Supervisor:
 
     def on_tick(self) -> None:
         """Everything that is to be looked after, once; what the disk refuses is trouble, not the end."""
-        self._tick_trouble = ""
+        before, self._tick_trouble = self._tick_trouble, ""
         for duty in (
             self._reload_if_asked,
             self._tend_workers,
@@ -209,8 +209,15 @@ class Supervisor:
             except (EnvironmentFailure, OSError) as error:
                 self._tick_trouble = str(error)
                 logger.error("{}", error)
+                if self._tick_trouble != before:
+                    self._remember(getattr(error, "code", EnvironmentFailure.code), self._tick_trouble)
         self._tell_status("paused" if self._paused() else "running")
         self._prove_life()
+
+    def _remember(self, code: str, message: str) -> None:
+        """Something went wrong that is about no single job."""
+        with contextlib.suppress(EnvironmentFailure):  # what is wrong may be the ledger itself
+            self._ledger.faults.add(code=code, file="", message=message)
 
     def _tell_status(self, state: str, *, force: bool = False) -> None:
         try:
@@ -380,6 +387,7 @@ class Supervisor:
             told = f"The configuration was not reloaded: {error.message} {error.hint}".strip()
             logger.error("{}", told)
             self._reload_notes = (told,)
+            self._remember(error.code, told)
             return
         self._reload_notes = ()
         if not self._stop_workers(unless=lambda: self._asked.stop):

@@ -40,6 +40,7 @@ from pipeline.ledger import Ledger
 from pipeline.logs import log_to
 from pipeline.outbox import Manifest, publish
 from pipeline.render import Rendering, render
+from pipeline.tallies import Tally
 from pipeline.tools import Tools
 
 IDLE_SECONDS = 0.2
@@ -200,7 +201,10 @@ class Worker:
             job_log(job, rendering.manifest),
             rendering.manifest,
         )
-        self._ledger.finish(job.id, JobState.DONE)
+        with self._ledger.one_commit():
+            self._ledger.finish(job.id, JobState.DONE)
+            self._ledger.tallies.add(Tally.AUDIO_SECONDS, _speech_seconds(manifest))
+            self._ledger.tallies.add(Tally.WORK_SECONDS, manifest.timings.total_seconds)
         self._close(job, rendering, manifest)
 
     def _check_roots(self) -> None:
@@ -212,7 +216,7 @@ class Worker:
 
     def _close(self, job: Job, rendering: Rendering, manifest: Manifest) -> None:
         self._tidy(job)
-        seconds = max((output.duration_seconds for output in manifest.outputs), default=0.0)
+        seconds = _speech_seconds(manifest)
         logger.info(
             "{} {}: done, {:.1f} s of speech in {:.1f} s",
             job.id,
@@ -279,6 +283,7 @@ class Worker:
             delay = min(ENVIRONMENT_WAIT_SECONDS * 2.0**failures, LONGEST_WAIT_SECONDS)
             self._ledger.release(job.id, "environment", worker=self._name, delay_seconds=delay)
             self._ledger.set_meta("trouble", error.message)
+            self._ledger.faults.add(code=error.code, file=job.source.name, message=error.message)
         except EnvironmentFailure as other:
             logger.error("{}", other.message)
             return False
@@ -295,6 +300,11 @@ class Worker:
                 hint=f"Please report it with the log in {self._layout.logs}.",
             ),
         )
+
+
+def _speech_seconds(manifest: Manifest) -> float:
+    """The length of what was made, whatever the number of formats."""
+    return max((output.duration_seconds for output in manifest.outputs), default=0.0)
 
 
 def _told(error: OSError, layout: Layout) -> EnvironmentFailure:

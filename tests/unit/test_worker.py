@@ -66,7 +66,7 @@ class Shop:
 
     def outcomes(self) -> list[str]:
         """How each attempt ended, in order."""
-        rows = self.ledger._rows("SELECT outcome FROM attempts ORDER BY started_at, number")
+        rows = self.ledger._db.rows("SELECT outcome FROM attempts ORDER BY started_at, number")
         return [row["outcome"] for row in rows]
 
     def note(self, name: str = "story.txt") -> str:
