@@ -53,14 +53,13 @@ CREATE TABLE IF NOT EXISTS attempts (
 -- One row for each name in the outbox that is ours: planned when the job is claimed, filled when published.
 CREATE TABLE IF NOT EXISTS results (
     folder TEXT NOT NULL,
-    stem_key TEXT NOT NULL,          -- NFC and casefolded: what a case-blind disk would call the same
+    stem_key TEXT PRIMARY KEY,       -- folder and stem, folded: what a case-blind disk would call the same
     stem TEXT NOT NULL,
     source BLOB NOT NULL,            -- relative path of the drop
     idx INTEGER NOT NULL,            -- which of its jobs
     job_id TEXT NOT NULL,
     files TEXT NOT NULL DEFAULT '[]',  -- JSON: name, bytes, mtime_ns, sha256
-    published_at REAL,
-    PRIMARY KEY (folder, stem_key)
+    published_at REAL
 );
 CREATE INDEX IF NOT EXISTS results_by_job ON results (job_id);
 

@@ -27,8 +27,8 @@ from pipeline.files import (
 from pipeline.jobs.job import Drop, Job, JobState, Source
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
-from pipeline.naming import distinct_name, numbered, safe_folder
-from pipeline.results import Result, ResultFile, stem_key
+from pipeline.naming import distinct_name, folded, numbered, safe_folder
+from pipeline.results import Result, ResultFile
 
 MANIFEST_SCHEMA = "voxspool/manifest/1"
 ERROR_SCHEMA = "voxspool/error/1"
@@ -123,7 +123,7 @@ class Rendered:
 
 def may_use(layout: Layout, folder: PurePosixPath, candidate: str, earlier: Result | None) -> bool:
     """Whether a name in the outbox holds nothing but what we ourselves put there, unchanged."""
-    if str(folder) == "." and stem_key(candidate) == layout.status_file.stem:
+    if str(folder) == "." and folded(candidate) == layout.status_file.stem:
         return False  # its manifest would be the daemon's own status file
     known = earlier.files if earlier else ()
     directory = layout.outbox / folder
@@ -152,7 +152,7 @@ def _is_same(file: ResultFile, path: Path, status: os.stat_result) -> bool:
 def result_folder(dropped_into: PurePosixPath) -> PurePosixPath:
     """The subfolder of the outbox that mirrors one of the inbox; never one that is the outbox's own."""
     folder = safe_folder(dropped_into)
-    if folder.parts and stem_key(folder.parts[0]) in RESERVED_FOLDERS:
+    if folder.parts and folded(folder.parts[0]) in RESERVED_FOLDERS:
         return PurePosixPath(f"_{folder.parts[0]}", *folder.parts[1:])
     return folder
 

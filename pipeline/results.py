@@ -1,19 +1,20 @@
 """Which names in the outbox are ours, and which files stand under them.
 
 One part of the ledger; knows SQL and looks at no disk itself. Invariants: a name belongs to one source at a
-time; a file is entered as ours before it gets its name, so that after a crash we know our own.
+time, also on a disk that is blind to case or spelling; a file is entered as ours before it gets its name, so
+that after a crash we know our own.
 """
 
 import json
 import os
 import sqlite3
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from pipeline.database import Database
 from pipeline.errors import EnvironmentFailure
+from pipeline.naming import folded
 
 MAX_SUFFIX = 9999
 
@@ -78,14 +79,14 @@ class Results:
         """Find a free name: `stem`, or `stem~2`, `stem~3`, ...; nothing is locked or written.
 
         A name is free if nobody reserved it, or if the same source did before (a redrop replaces its
-        own result), and if `may_use(candidate, earlier)` agrees; `but_not`: keys (`stem_key`) to pass over.
+        own result), and if `may_use(candidate, earlier)` agrees; `but_not`: stems to pass over, `folded`.
         Raises EnvironmentFailure if no name is left.
         """
         for candidate in _candidates(stem):
             earlier = self.find(folder, candidate)
             if earlier and (earlier.source, earlier.index) != (source, index):
                 continue
-            if stem_key(candidate) not in but_not and may_use(candidate, earlier):
+            if folded(candidate) not in but_not and may_use(candidate, earlier):
                 return Reservation(
                     folder=folder, stem=candidate, source=source, index=index, job_id=job_id, earlier=earlier
                 )
@@ -111,9 +112,7 @@ class Results:
 
     def find(self, folder: PurePosixPath, stem: str) -> Result | None:
         """What we know of a name."""
-        row = self._db.row(
-            "SELECT * FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem))
-        )
+        row = self._db.row("SELECT * FROM results WHERE stem_key = ?", (_key(folder, stem),))
         return None if row is None else _result_from(row)
 
     def all(self) -> list[Result]:
@@ -125,27 +124,26 @@ class Results:
         """These files are ours, whether or not the next crash lets all of them be published."""
         with self._db.transaction() as db:
             db.execute(
-                "UPDATE results SET files = ? WHERE folder = ? AND stem_key = ?",
-                (_to_json(files), str(folder), stem_key(stem)),
+                "UPDATE results SET files = ? WHERE stem_key = ?", (_to_json(files), _key(folder, stem))
             )
 
     def publish(self, folder: PurePosixPath, stem: str, files: Sequence[ResultFile]) -> None:
         """These files stand in the outbox under this name now."""
         with self._db.transaction() as db:
             db.execute(
-                "UPDATE results SET files = ?, published_at = ? WHERE folder = ? AND stem_key = ?",
-                (_to_json(files), self._clock(), str(folder), stem_key(stem)),
+                "UPDATE results SET files = ?, published_at = ? WHERE stem_key = ?",
+                (_to_json(files), self._clock(), _key(folder, stem)),
             )
 
     def forget(self, folder: PurePosixPath, stem: str) -> None:
         """The result was pruned, or never came."""
         with self._db.transaction() as db:
-            db.execute("DELETE FROM results WHERE folder = ? AND stem_key = ?", (str(folder), stem_key(stem)))
+            db.execute("DELETE FROM results WHERE stem_key = ?", (_key(folder, stem),))
 
 
-def stem_key(stem: str) -> str:
-    """What a case-blind, Unicode-normalising disk would take for the same name."""
-    return unicodedata.normalize("NFC", stem).casefold()
+def _key(folder: PurePosixPath, stem: str) -> str:
+    """One for all names that some disk would take for the same, that of the folder included."""
+    return folded(str(folder / stem))
 
 
 def _candidates(stem: str) -> Iterator[str]:
@@ -160,7 +158,7 @@ def _insert(db: sqlite3.Connection, reservation: Reservation) -> None:
         "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             str(reservation.folder),
-            stem_key(reservation.stem),
+            _key(reservation.folder, reservation.stem),
             reservation.stem,
             os.fsencode(reservation.source),
             reservation.index,

@@ -46,9 +46,9 @@ from pipeline.jobs.spec import (
 )
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
-from pipeline.naming import safe_name
+from pipeline.naming import folded, safe_name
 from pipeline.outbox import may_use, result_folder
-from pipeline.results import Reservation, stem_key
+from pipeline.results import Reservation
 
 RETRY_SECONDS = 10.0
 # Claimed with one commit: each costs the disk a flush, and workers wait for the same disk.
@@ -318,7 +318,7 @@ class Intake:
             index=index,
             job_id=f"{drop.id}-{index + 1}",
             may_use=lambda candidate, earlier: may_use(self._layout, folder, candidate, earlier),
-            but_not=frozenset(stem_key(name.stem) for name in taken),
+            but_not=frozenset(folded(name.stem) for name in taken),
         )
 
     # -- after a crash ---------------------------------------------------------------------------
