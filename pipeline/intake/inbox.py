@@ -71,7 +71,7 @@ class Counts:
     done: int = 0
     ignored: int = 0
     changed: int = 0
-    "files new or changed since the last pass; 0 in a pass that is only part of a round"
+    "files new or changed since they were last looked at"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,8 @@ class Scan:
     counts: Counts
     complete: bool
     seconds: float
+    changed: tuple[str, ...] = ()
+    "what is new or changed since it was last looked at and should have been told of, by relative path"
 
     @property
     def unsettled(self) -> frozenset[str]:
@@ -125,6 +127,7 @@ class _Pass:
     now: float
     budget: int
     settled: list[Dropped] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
 
 
@@ -157,6 +160,7 @@ class Inbox:
         self._done: dict[str, Fingerprint] = {}
         self._done_before: dict[str, Fingerprint] = {}
         self._foreign: dict[int, tuple[str, bool]] = {}
+        self._unseen_below = self._meets_unseen = False
         self._due = float("inf")
         self._seconds = self._ended = 0.0
         self._idle_passes = 0
@@ -169,8 +173,7 @@ class Inbox:
         """
         started = time.perf_counter()
         self._root.check()
-        whole = not self._stack
-        if whole:
+        if not self.amid_round:
             self._begin_round()
         tally = _Pass(now=now, budget=self._max_entries)
         while self._stack and tally.budget > 0:
@@ -179,13 +182,20 @@ class Inbox:
             self._end_round()
         idle = not self._stack and not tally.counts.changed and self._due > now + LOCAL_SECONDS[1]
         self._idle_passes = self._idle_passes + 1 if idle else 0
-        if not whole or self._stack:
-            # what the other part meets may have been there, and told of, before
-            tally.counts.changed = 0
         self._offered = bool(tally.settled)
         self._seconds = time.perf_counter() - started
         self._ended = now + self._seconds
         return self._result(tally)
+
+    @property
+    def amid_round(self) -> bool:
+        """Whether the next scan goes on where the last one stopped."""
+        return bool(self._stack)
+
+    @property
+    def entries(self) -> int:
+        """Drops by their name that are known of, settled or not; what is done is not counted."""
+        return len(self._settling)
 
     def next_scan_in(self, now: float, *, events: bool) -> float:
         """Seconds until the next scan, at the latest. `events`: changes are being told of.
@@ -195,12 +205,11 @@ class Inbox:
         """
         if self._stack:
             return self.rest_seconds(now)
-        network = self._root.network
         wait = self._idle_seconds(events=events)
         if self._offered:
             wait = min(wait, max(OFFER_AGAIN_SECONDS, IDLE_COST_RATIO * self._seconds))
         if self._due < float("inf"):
-            poll = NETWORK_POLL_SECONDS if network else LOCAL_POLL_SECONDS
+            poll = NETWORK_POLL_SECONDS if self._root.network else LOCAL_POLL_SECONDS
             poll = max(poll, IDLE_COST_RATIO * self._seconds)
             wait = min(wait, poll, max(0.0, self._due - now) + DUE_MARGIN_SECONDS)
         return max(wait, self.rest_seconds(now))
@@ -212,9 +221,12 @@ class Inbox:
 
     def _idle_seconds(self, *, events: bool) -> float:
         """How long an inbox in which nothing happens is left alone."""
-        if events and not self._root.network:
-            return RESCAN_WITH_EVENTS_SECONDS
-        first, last = NETWORK_SECONDS if self._root.network else LOCAL_SECONDS
+        network = self._root.network
+        if events and not network:
+            if not self._unseen_below:
+                return RESCAN_WITH_EVENTS_SECONDS
+            network = True  # the rest of the inbox is told of
+        first, last = NETWORK_SECONDS if network else LOCAL_SECONDS
         wait = min(first * 2.0 ** min(self._idle_passes, 16), last)
         return min(max(wait, IDLE_COST_RATIO * self._seconds), RESCAN_WITH_EVENTS_SECONDS)
 
@@ -222,6 +234,8 @@ class Inbox:
         """Start at the inbox itself."""
         self._due = float("inf")
         self._visited = set()
+        self._meets_unseen = False
+        self._foreign = {}  # the number of a device that is gone may be another's
         self._done_before, self._done = self._done, {}
         self._settling.begin_round()
         self._stack = [_Visit(relative="", path=str(self._root.path), depth=0, network=self._root.network)]
@@ -230,6 +244,7 @@ class Inbox:
         """Forget what is no longer there."""
         self._settling.end_round()
         self._listings.keep(self._visited)
+        self._unseen_below = self._meets_unseen
         self._done_before = {}
         for gone in self._reports.keys() - self._visited:
             del self._reports[gone]
@@ -243,6 +258,7 @@ class Inbox:
             counts=tally.counts,
             complete=not self._stack,
             seconds=self._seconds,
+            changed=tuple(tally.changed),
         )
 
     def _advance(self, visit: _Visit, tally: _Pass) -> None:
@@ -290,8 +306,9 @@ class Inbox:
             return
         if device not in self._foreign:
             mount = mount_of(visit.path, read_mounts())
-            self._foreign[device] = (mount.filesystem, mount.network)
+            self._foreign[device] = (mount.filesystem, mount.unseen)
         visit.foreign, visit.network = self._foreign[device]
+        self._meets_unseen = self._meets_unseen or visit.network
 
     def _below(self, visit: _Visit, folders: tuple[str, ...], now: float) -> Iterable[_Visit]:
         """The visits to the folders in a folder, last first, since the stack is taken from its end."""
@@ -336,7 +353,7 @@ class Inbox:
             return
         tally.counts.files += 1
         fingerprint = fingerprint_of(status)
-        if self._is_done(entry, fingerprint, tally):
+        if self._is_done(entry, visit, fingerprint, tally):
             return
         look = self._settling.look(entry.relative, path, status, tally.now, network=visit.network)
         if look.state is State.SETTLED:
@@ -344,7 +361,7 @@ class Inbox:
         elif look.state is not State.GONE:
             self._not_settled(entry, visit, look, tally)
 
-    def _is_done(self, entry: Entry, fingerprint: Fingerprint, tally: _Pass) -> bool:
+    def _is_done(self, entry: Entry, visit: _Visit, fingerprint: Fingerprint, tally: _Pass) -> bool:
         """Whether a file was finished as it is; the answer yes is remembered until it changes."""
         if entry.kind is DropKind.DEFAULTS:
             return False
@@ -355,6 +372,8 @@ class Inbox:
             tally.counts.done += 1
             return True
         tally.counts.changed += changed
+        if changed and not visit.network:
+            tally.changed.append(entry.relative)
         return False
 
     def _not_settled(self, entry: Entry, visit: _Visit, look: Look, tally: _Pass) -> None:

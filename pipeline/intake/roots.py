@@ -64,6 +64,11 @@ class Mount:
         """Whether other hosts may change what lies here unseen."""
         return self.filesystem in NETWORK_FILESYSTEMS or self.filesystem.startswith("fuse.")
 
+    @property
+    def unseen(self) -> bool:
+        """Whether no event can be relied on to tell of changes, not even as a hint."""
+        return self.network or self.filesystem == "unknown"
+
 
 def _unescaped(text: str) -> str:
     """Undo the octal escapes of mountinfo: blanks, tabs, newlines and backslashes in names."""
@@ -137,7 +142,7 @@ class Root:
     @property
     def watchable(self) -> bool:
         """Whether change events can be relied on as a hint."""
-        return not self.mount.network and self.mount.filesystem != "unknown"
+        return not self.mount.unseen
 
     @property
     def honest_times(self) -> bool:

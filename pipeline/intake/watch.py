@@ -23,7 +23,7 @@ from pipeline.intake.intake import Intake
 from pipeline.intake.probe import probe
 from pipeline.intake.roots import Role, Root, RootProblem, memory_key, open_root
 from pipeline.intake.settle import Fingerprint, SettleRules, Settling, State
-from pipeline.intake.wakeup import Wakeup
+from pipeline.intake.wakeup import Counted, Wakeup
 from pipeline.jobs.job import Drop
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
@@ -57,7 +57,7 @@ class Watch:
         self._ignore = IgnoreList(config.intake.ignore)
         self._next_at = 0.0
         self._looking_since: float | None = None
-        self._woken = True
+        self._counted = Counted()
         self.trouble = ""
         "why nothing can be taken at present; empty if it can"
 
@@ -68,6 +68,8 @@ class Watch:
 
     def look(self) -> tuple[Drop, ...]:
         """Scan and take, if it is time to; returns what was taken."""
+        if self._wakeup is not None:
+            self._tend(self._wakeup)
         now = self._clock()
         if now < self._next_at:
             return ()
@@ -87,9 +89,17 @@ class Watch:
         self._looking_since = None
         return drops
 
+    def _tend(self, wakeup: Wakeup) -> None:
+        """Look after the events; where they turn out to be bad, scans come soon again."""
+        relied_on = wakeup.relied_on
+        wakeup.tend()
+        if wakeup.moved:
+            self._close_roots()
+        if wakeup.moved or wakeup.relied_on != relied_on:
+            self._next_at = 0.0
+
     def _look(self, inbox: Inbox, now: float) -> tuple[Drop, ...]:
         assert self._wakeup is not None and self._outbox_root is not None
-        self._wakeup.tend()
         self._outbox_root.check()
         if not self._rest:
             self._scan_now(inbox, now)
@@ -98,15 +108,16 @@ class Watch:
         self._rest = taken.rest
         self._refused.update(taken.waiting)
         self.trouble = ""
-        wait = 0.0 if self._rest else inbox.next_scan_in(self._clock(), events=self._wakeup.healthy())
+        wait = 0.0 if self._rest else inbox.next_scan_in(self._clock(), events=self._wakeup.relied_on)
         self._next_at = self._clock() + wait
         return taken.drops
 
     def _scan_now(self, inbox: Inbox, now: float) -> None:
         assert self._wakeup is not None
+        if not inbox.amid_round:
+            self._wakeup.begin_round()
         self._scan = inbox.scan(now)
-        self._wakeup.compare(woken=self._woken, changed=self._scan.counts.changed)
-        self._woken = False
+        self._wakeup.compare(self._scan.changed)
         self._rest, self._refused = self._scan.settled, {}
 
     def look_seconds(self) -> float:
@@ -121,7 +132,7 @@ class Watch:
             return
         rest = min(at_most_seconds, self._inbox.rest_seconds(self._clock()))
         if self._wakeup.wait(seconds, at_least_seconds=rest):
-            self._next_at, self._woken = 0.0, True
+            self._next_at = 0.0
 
     def close(self) -> None:
         """Stop watching."""
@@ -168,7 +179,7 @@ class Watch:
             source_leave=self._leaves,
             already_done=self._already_taken,
         )
-        self._wakeup = Wakeup([root] if wanted.events else [])
+        self._wakeup = Wakeup(root, wanted=wanted.events, counted=self._counted)
         self._wakeup.start()
         return self._inbox
 

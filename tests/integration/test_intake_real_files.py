@@ -32,7 +32,7 @@ class Intake:
             pytest.skip(f"the temporary folder lies on {self.root.mount.filesystem}")
         settling = Settling(RULES, probe, uid=os.geteuid(), gid=os.getegid())
         self.inbox = Inbox(self.root, IgnoreList(), settling)
-        self.wakeup = Wakeup([self.root]) if events else None
+        self.wakeup = Wakeup(self.root) if events else None
         self.folder, self.claims = folder, folder / ".voxspool" / "claimed"
         self.claims.mkdir(parents=True, exist_ok=True)
         self.claimed: dict[str, tuple[float, bytes]] = {}
@@ -48,7 +48,7 @@ class Intake:
     def step(self) -> Scan:
         """Wait as long as the inbox says, scan, claim."""
         now = time.monotonic()
-        events = self.wakeup is not None and self.wakeup.healthy()
+        events = self.wakeup is not None and self.wakeup.relied_on
         wait = min(self.inbox.next_scan_in(now, events=events), 1.5) if self.scans else 0.0
         if self.wakeup:
             self.wakeup.wait(wait, at_least_seconds=self.inbox.rest_seconds(now))
@@ -267,10 +267,10 @@ def test_a_replaced_inbox_is_watched_again(start: Callable[[bool], Intake]) -> N
     (intake.folder / MARKER_NAME).write_bytes(marker)
     intake.claims.mkdir(parents=True)
     end = time.monotonic() + 10
-    while not intake.wakeup.healthy() and time.monotonic() < end:
+    while not intake.wakeup.relied_on and time.monotonic() < end:
         intake.wakeup.tend()
         time.sleep(0.1)
-    assert intake.wakeup.healthy()
+    assert intake.wakeup.relied_on
     while intake.wakeup.wait(0.3):
         pass
     (intake.folder / "a.txt").write_text("Hello.")

@@ -464,26 +464,58 @@ def test_a_lost_root_stops_the_scan_and_forgets_nothing(desk: Desk) -> None:
     assert [dropped.relative for dropped in desk.scan(1).settled] == ["a.txt"]
 
 
-def test_changes_are_counted(desk: Desk) -> None:
-    """New and changed files count, unchanged ones do not: that is how deaf events are noticed."""
-    path = desk.put("a.txt")
-    assert desk.scan().counts.changed == 1
-    assert desk.scan(1).counts.changed == 0
+def test_changes_are_named(desk: Desk) -> None:
+    """New and changed files are, unchanged ones are not: that is how deaf events are noticed."""
+    path = desk.put("sub/a.txt")
+    assert desk.scan().changed == ("sub/a.txt",)
+    assert desk.scan(1).changed == ()
     path.write_bytes(b"More than before.")
-    assert desk.scan(1).counts.changed == 1
+    assert desk.scan(1).changed == ("sub/a.txt",)
     os.link(path, desk.folder / ".elsewhere")
-    assert desk.scan(1).counts.changed == 0
+    assert desk.scan(1).changed == ()
 
 
-def test_parts_of_a_round_count_no_changes(tmp_path: Path) -> None:
-    """What a pass in steps meets may have been told of long before: it is no proof of deaf events."""
+def test_a_scan_in_steps_names_each_change_once(tmp_path: Path) -> None:
+    """Whichever step meets it; where a round begins can be told."""
     desk = Desk(tmp_path, max_entries=5)
     for number in range(12):
         desk.put(f"{number}.txt")
+    found = [desk.scan(0.1).changed for _ in range(3)]
+    assert sorted(sum(found, ())) == sorted(f"{number}.txt" for number in range(12))
+    assert not desk.inbox.amid_round
+    desk.put("new.txt")
+    assert sum((desk.scan(0.1).changed for _ in range(5)), ()) == ("new.txt",)
+    assert desk.inbox.amid_round
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "idle"), [("nfs4", 10), ("fuse.sshfs", 10), ("unknown", 10), ("ext4", 60)]
+)
+def test_a_share_below_a_local_inbox_is_scanned_like_a_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filesystem: str, idle: float
+) -> None:
+    """No event tells of what others write there: nobody waits a minute for it, and no watch is to blame."""
+    below = Mount(point=str(tmp_path / "nas"), filesystem=filesystem, source="x", read_only=False)
+    monkeypatch.setattr("pipeline.intake.inbox.read_mounts", lambda: (DISK, below))
+
+    def lstat(path: str) -> os.stat_result:
+        status = os.lstat(path)
+        if path.startswith(below.point):
+            return os.stat_result((*status[:2], status.st_dev + 1, *status[3:]))
+        return status
+
+    desk = Desk(tmp_path, source_leave=True, lstat=lstat)
+    desk.put("nas/a.txt"), desk.put("b.txt")
+    assert sorted(desk.scan(1).changed) == (["b.txt"] if idle == 10 else ["b.txt", "nas/a.txt"])
+    for _ in range(3):
+        desk.scan(15)
+    for path in ("nas/a.txt", "b.txt"):
+        (tmp_path / path).unlink()
+    waits = []
     for _ in range(8):
-        scan = desk.scan(0.1)
-        assert scan.counts.changed == 0
-        assert len(scan.settled) == 0
+        desk.scan(1)
+        waits.append(desk.inbox.next_scan_in(desk.now, events=True))
+    assert waits[-1] == pytest.approx(idle)
 
 
 @pytest.mark.parametrize(("mount", "events", "idle"), [(DISK, True, 60), (DISK, False, 2), (SHARE, True, 10)])
