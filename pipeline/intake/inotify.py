@@ -8,18 +8,34 @@ watchdog keeps silent about it.
 """
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 from watchdog.observers.api import DEFAULT_OBSERVER_TIMEOUT, BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
-from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, Mask
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 
 from pipeline.intake.ignore import skips_folder
 
-# A folder that is renamed within the inbox is met a second time, which watchdog warns of.
-warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
+
+class _Reader(InotifyFD):
+    """Reads the kernel's queue for one observer."""
+
+    def _add_callback(
+        self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
+    ) -> WatchDescriptor:
+        # A folder that is new or was renamed may be met a second time, which watchdog warns of;
+        # where warnings are made errors, that ends this thread.
+        watch = self._get_or_create_watch(path, mask)
+        watch.callbacks[id_] = callback
+        return watch.wd
 
 
 class _LookedInto(InotifyWatchGroup):
@@ -77,7 +93,7 @@ class SelectiveObserver(BaseObserver):
     """
 
     def __init__(self, *, foreign: frozenset[str] = frozenset(), **options: Any) -> None:
-        self._inotify_fd = InotifyFD()
+        self._inotify_fd = _Reader()
         self._inotify_fd.start()
         super().__init__(
             _Emitter,
