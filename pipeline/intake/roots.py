@@ -7,6 +7,7 @@ returned, the path led to the marked folder a moment ago; otherwise it raised Ro
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import re
@@ -75,6 +76,7 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
+@functools.lru_cache(maxsize=2)
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
     """The mounts in the order they were made. Format: proc(5); lines that break it are left out."""
     mounts = []

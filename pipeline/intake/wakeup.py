@@ -167,7 +167,7 @@ class Wakeup:
 
         Until then nothing there is touched: what was mounted over it may not even answer.
         """
-        return bool(self._mounts) and _place(self._mounts[0]) != _place(self._root.mount)
+        return _place(self._mounts_now()[0]) != _place(self._root.mount)
 
     @property
     def foreign(self) -> tuple[Mount, ...]:
@@ -203,7 +203,7 @@ class Wakeup:
         now = self._clock()
         why = self._why_broken()
         if why:
-            if now >= self._retry_at:
+            if now >= self._retry_at and not self.moved:
                 self._rebuild(why)
         elif self._canary_asked_at > float("-inf"):
             self._hear_canary(now)
@@ -357,9 +357,6 @@ class Wakeup:
         self._retry_at = now + min(REBUILD_SECONDS[0] * 2.0 ** min(self._tries, 16), REBUILD_SECONDS[1])
         self._tries += 1
         self._mounts = self._mounts_now()
-        if self.moved:
-            self._why_not = "something else is mounted there"
-            return
         try:
             self._watch()
         except OSError as error:
