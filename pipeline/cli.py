@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     prune_parser.add_argument(
         "--more-than-half", action="store_true", help="even if that is more than half of a folder"
     )
-    add("audit", audit_files, "check that every file ever seen is in exactly one place")
+    add("audit", audit_files, "check that every file ever seen is in exactly one place").add_argument(
+        "--deep", action="store_true", help="read every byte that a hash is known of"
+    )
     return parser
 
 
@@ -208,8 +210,9 @@ def explain_path(options: argparse.Namespace) -> int:
 
 def audit_files(options: argparse.Namespace) -> int:
     """`audit`."""
-    layout = layout_of(load_config(options.config))
-    found = audit.audit(_ledger(layout), layout)
+    config = load_config(options.config)
+    layout = layout_of(config)
+    found = audit.audit(_ledger(layout), layout, IgnoreList(config.intake.ignore), deep=options.deep)
     print("\n".join(audit.describe(found)))
     return 1 if found.problems else 0
 

@@ -89,6 +89,14 @@ class Database:
         """The first row of the answer."""
         return next(iter(self.rows(statement, values)), None)
 
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong with the file; empty if it is whole."""
+        try:
+            told = [str(row[0]) for row in self._db.execute("PRAGMA quick_check")]
+        except _DISK_ERRORS as error:
+            return [str(error)]
+        return [] if told == ["ok"] else told
+
     def meta(self, key: str) -> str | None:
         """A remembered fact."""
         row = self.row("SELECT value FROM meta WHERE key = ?", (key,))

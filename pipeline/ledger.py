@@ -66,6 +66,10 @@ class Ledger:
         """Close the connection."""
         self._db.close()
 
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong with the file; empty if it is whole."""
+        return self._db.damage()
+
     @contextlib.contextmanager
     def one_commit(self) -> Iterator[None]:
         """All that is written inside is on disk together at its end, or not at all."""
@@ -158,10 +162,20 @@ class Ledger:
         )
         return {row["drop_id"] for row in rows}
 
-    def jobs_by_drop(self) -> dict[str, int]:
-        """Number of jobs of each drop that has any."""
-        rows = self._db.rows("SELECT drop_id, COUNT(*) AS n FROM jobs GROUP BY drop_id")
+    def open_jobs_by_drop(self) -> dict[str, int]:
+        """How many of its jobs have not ended, for each drop that has any job."""
+        rows = self._db.rows(
+            "SELECT drop_id, SUM(state IN ('queued', 'running')) AS n FROM jobs GROUP BY drop_id"
+        )
         return {row["drop_id"]: int(row["n"]) for row in rows}
+
+    def unpublished(self) -> list[str]:
+        """Ids of jobs that count as done although the name reserved for their result was never filled."""
+        rows = self._db.rows(
+            "SELECT jobs.id FROM results JOIN jobs ON jobs.id = results.job_id"
+            " WHERE jobs.state = 'done' AND results.published_at IS NULL"
+        )
+        return [row["id"] for row in rows]
 
     def unfinished(self) -> set[str]:
         """Ids of the jobs that are queued or running."""

@@ -2,20 +2,23 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from ledger_samples import Clock, a_drop, a_job, publish, submit
 
 from pipeline.audit import Audit, audit, describe
+from pipeline.files import sha256_of
+from pipeline.intake.roots import Role, RootProblem, memory_key
 from pipeline.jobs.job import DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """Four empty roots."""
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """Four empty roots; nobody waits for a second look."""
+    monkeypatch.setattr("pipeline.audit.SECOND_LOOK_SECONDS", 0.0)
     places = [tmp_path / name for name in ("inbox", "outbox", "voices", "state")]
     for place in places:
         place.mkdir()
@@ -57,7 +60,7 @@ def test_an_empty_house_is_in_order(ledger: Ledger, layout: Layout) -> None:
     """Nothing dropped, nothing missing."""
     found = audit(ledger, layout)
     assert (found.problems, found.notes) == ((), ())
-    assert found.counts == {"waiting": 0, "claiming": 0, "claimed": 0, "done": 0, "failed": 0}
+    assert found.counts == {"waiting": 0, "held": 0, "claimed": 0, "done": 0, "failed": 0}
 
 
 def test_everything_in_its_place_is_counted(ledger: Ledger, layout: Layout) -> None:
@@ -74,12 +77,14 @@ def test_everything_in_its_place_is_counted(ledger: Ledger, layout: Layout) -> N
     done(ledger, layout, "d1")
     for key, mode in (("gone", "delete"), ("left", "leave")):
         submit(ledger, a_job(f"{key}-0", drop_id=key), drop=a_drop(key, mode=mode))
+        ledger.finish(f"{key}-0", JobState.DONE)
         ledger.end_drop(key, DropState.DONE, "")
     submit(ledger, a_job("f-0", drop_id="f"), drop=a_drop("f"))
+    ledger.finish("f-0", JobState.FAILED)
     ledger.end_drop("f", DropState.FAILED, str(put(layout.failed / "f.txt")))
     found = audit(ledger, layout)
     assert (found.problems, found.notes) == ((), ())
-    assert found.counts == {"waiting": 2, "claiming": 1, "claimed": 2, "done": 3, "failed": 1}
+    assert found.counts == {"waiting": 2, "held": 1, "claimed": 3, "done": 3, "failed": 1}
 
 
 def test_a_file_left_in_the_inbox_does_not_wait_any_more(ledger: Ledger, layout: Layout) -> None:
@@ -126,20 +131,21 @@ def test_a_pruned_source_is_no_problem(ledger: Ledger, layout: Layout) -> None:
     path.parent.rmdir()
     ledger.end_drop("d1", DropState.DONE, "")
     assert audit(ledger, layout) == Audit(
-        counts={"waiting": 0, "claiming": 0, "claimed": 0, "done": 1, "failed": 0}
+        counts={"waiting": 0, "held": 0, "claimed": 0, "done": 1, "failed": 0}
     )
 
 
 def test_a_failed_file_taken_back_for_a_retry_is_a_note(ledger: Ledger, layout: Layout) -> None:
     """Moving it to the inbox is the retry, so anybody may do it."""
     submit(ledger, a_job("f-0", drop_id="f"), drop=a_drop("f"))
+    ledger.finish("f-0", JobState.FAILED)
     ledger.end_drop("f", DropState.FAILED, str(layout.failed / "story.txt"))
     found = audit(ledger, layout)
     assert found.problems == ()
     assert found.notes == (f"story.txt (f) failed and was taken away from {layout.failed}/story.txt.",)
 
 
-@pytest.mark.parametrize("room", ["claimed", "done", "spool"])
+@pytest.mark.parametrize("room", ["claimed", "done"])
 def test_a_folder_that_the_ledger_does_not_know_is_named(ledger: Ledger, layout: Layout, room: str) -> None:
     """After a lost ledger the files are still found."""
     path = put(getattr(layout, room)("20260101-000000-ab") / "story.txt").parent
@@ -153,7 +159,7 @@ def test_a_drop_in_two_places_is_named(ledger: Ledger, layout: Layout) -> None:
     done(ledger, layout, "d1")
     left = put(layout.claimed("d1") / "d1.txt").parent
     [problem] = audit(ledger, layout).problems
-    assert problem.startswith(f"{left} is still there, though its drop is done")
+    assert problem.startswith(f"{left} is there, though its drop is done")
 
 
 def test_a_claimed_drop_without_a_job_is_a_problem(ledger: Ledger, layout: Layout) -> None:
@@ -199,11 +205,147 @@ def test_names_that_are_no_text_can_be_audited(ledger: Ledger, layout: Layout) -
     assert audit(ledger, layout).problems[0].startswith("caf\\xe9.txt (f) is claimed")
 
 
+def test_a_part_that_vanished_is_a_problem(ledger: Ledger, layout: Layout) -> None:
+    """What came along with a job file is as dear as the job file itself, claimed and done."""
+    drop = a_drop("c1", relative="sub/c1.yaml", members=("sub/c1.yaml", "sub/part.txt"))
+    submit(ledger, a_job("c1-0", drop_id="c1"), drop=drop)
+    put(layout.claimed("c1") / "c1.yaml")
+    wanted = "sub/c1.yaml (c1) is claimed, but sub/part.txt, which came with it, is not there."
+    assert audit(ledger, layout).problems == (wanted,)
+    put(layout.claimed("c1") / "part.txt")
+    assert audit(ledger, layout).problems == ()
+    ledger.finish("c1-0", JobState.DONE)
+    layout.done_root.mkdir(parents=True)
+    layout.claimed("c1").rename(layout.done("c1"))
+    ledger.end_drop("c1", DropState.DONE, ".voxspool/done/c1")
+    assert audit(ledger, layout).problems == ()
+    (layout.done("c1") / "part.txt").unlink()
+    assert audit(ledger, layout).problems == (wanted.replace("claimed", "done"),)
+
+
+@pytest.mark.parametrize("mode", ["move", "delete", "leave"])
+def test_a_last_move_that_was_made_but_not_noted_is_in_order(
+    ledger: Ledger, layout: Layout, mode: str
+) -> None:
+    """A kill between the two leaves it so; while a job is open it would be a loss."""
+    path = claimed(ledger, layout, "c1", mode)
+    if mode == "move":
+        layout.done_root.mkdir(parents=True, exist_ok=True)
+        path.parent.rename(layout.done("c1"))
+    else:
+        path.unlink()
+        path.parent.rmdir()
+    assert len(audit(ledger, layout).problems) == (2 if mode == "move" else 1)
+    ledger.finish("c1-0", JobState.DONE)
+    assert audit(ledger, layout).problems == ()
+
+
+def test_a_file_in_two_places_is_a_problem_unless_it_is_one(ledger: Ledger, layout: Layout) -> None:
+    """A name is moved by a second link, so a kill may leave both; two files are something else."""
+    ledger.plan_claim(a_drop("d1"))
+    first = put(layout.claimed("d1") / "story.txt")
+    second = layout.inbox / "story.txt"
+    os.link(first, second)
+    assert audit(ledger, layout).problems == ()
+    second.unlink()
+    put(second, "Another.")
+    assert audit(ledger, layout).problems == (f"story.txt (d1) is in two places: {first} and {second}.",)
+
+
+def test_a_source_with_other_bytes_is_a_problem(ledger: Ledger, layout: Layout) -> None:
+    """Its time may change, its content may not; bytes that rot under the same time show when asked for."""
+    path = put(layout.claimed("d1") / "story.txt")
+    status = path.stat()
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    submit(ledger, a_job(), drop=a_drop(stamp=stamp, sha256=sha256_of(path)))
+    os.utime(path)
+    assert audit(ledger, layout).problems == ()
+    os.utime(path, ns=(stamp[2], stamp[2]))
+    put(path, "Hallo.")
+    [problem] = audit(ledger, layout).problems
+    assert problem.startswith("story.txt (d1) is not what was dropped any more")
+    os.utime(path, ns=(stamp[2], stamp[2]))
+    assert audit(ledger, layout).problems == ()
+    assert audit(ledger, layout, deep=True).problems == (problem,)
+
+
+def test_a_result_that_rots_on_the_disk_is_a_problem(ledger: Ledger, layout: Layout) -> None:
+    """Nobody changes a file and keeps its time: only `--deep` reads what looks untouched."""
+    [wav] = publish(ledger, layout.outbox, "a", {"a.wav": b"x" * 9})
+    times = wav.stat().st_mtime_ns
+    wav.write_bytes(b"x" * 8 + b"y")
+    os.utime(wav, ns=(times, times))
+    assert audit(ledger, layout) == Audit(counts=audit(ledger, layout).counts)
+    assert audit(ledger, layout, deep=True).problems == (
+        "a.wav is damaged: its bytes differ, its size and time do not.",
+    )
+
+
+def test_states_that_contradict_each_other_are_problems(ledger: Ledger, layout: Layout) -> None:
+    """A drop that ended before its jobs, and a job that ended without its result."""
+    done(ledger, layout, "d1")
+    submit(ledger, a_job("f-0", drop_id="f"), drop=a_drop("f"))
+    ledger.end_drop("f", DropState.FAILED, "failed/story.txt")
+    ledger.results.reserve(
+        PurePosixPath("."), "d1", source="d1.txt", index=0, job_id="d1-0", may_use=lambda *_: True
+    )
+    assert audit(ledger, layout).problems == (
+        "story.txt (f) is failed, but 1 of its jobs are not.",
+        "d1-0 is done, but its result never got its name.",
+    )
+
+
+def test_what_a_crash_left_is_a_note(ledger: Ledger, layout: Layout) -> None:
+    """Nothing of anybody's: half-made results, copies of what lies in the inbox, names of a moment."""
+    claimed(ledger, layout, "c1", mode="leave")
+    put(layout.work("c1-0") / "audio.wav")
+    put(layout.publishing("c1-0") / "audio.wav")
+    assert audit(ledger, layout).notes == ()
+    lost = [put(root / "gone" / "x") for root in (layout.spool("x").parent, layout.work_root)]
+    lost += [put(layout.publishing("gone") / "x"), put(layout.failed / "sub" / ".0123abcd.voxspool-tmp")]
+    found = audit(ledger, layout)
+    assert found.problems == ()
+    assert [
+        str(path.parent) in note or str(path) in note for path, note in zip(lost, found.notes, strict=True)
+    ]
+
+
+def test_an_absent_folder_is_no_loss(ledger: Ledger, layout: Layout) -> None:
+    """An empty mount point looks like an inbox that lost everything: said instead, in one sentence."""
+    ledger.set_meta(memory_key(Role.INBOX, layout.inbox), "1234")
+    claimed(ledger, layout, "c1")
+    with pytest.raises(RootProblem, match="may not be mounted"):
+        audit(ledger, layout)
+
+
+def test_what_a_daemon_does_meanwhile_is_no_problem(ledger: Ledger, layout: Layout) -> None:
+    """What is wrong for a moment only is not: a claim between the look at the ledger and that at the disk."""
+    ledger.plan_claim(a_drop("d1"))
+    looked = []
+
+    def meanwhile(seconds: float) -> None:
+        looked.append(seconds)
+        put(layout.claimed("d1") / "story.txt")
+
+    assert audit(ledger, layout, sleep=meanwhile).problems == ()
+    assert len(looked) == 1
+
+
+def test_a_damaged_ledger_is_a_problem(
+    ledger: Ledger, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What SQLite finds is told."""
+    monkeypatch.setattr(Ledger, "damage", lambda self: ["row 3 missing from index"])
+    assert audit(ledger, layout, deep=True).problems == ("the ledger is damaged: row 3 missing from index",)
+
+
 def test_an_audit_reads_well(ledger: Ledger, layout: Layout) -> None:
     """The verdict first, then numbers, problems and notes."""
     assert describe(audit(ledger, layout)) == [
         "Every file is in its place.",
-        "0 waiting, 0 claiming, 0 claimed, 0 done, 0 failed.",
+        "0 waiting, 0 held, 0 claimed, 0 done, 0 failed.",
     ]
     told = describe(Audit(problems=("a is lost.", "b is lost."), notes=("c.",), counts={"waiting": 1}))
     assert told == ["2 problems.", "1 waiting.", "problem: a is lost.", "problem: b is lost.", "note: c."]
+    many = describe(Audit(notes=tuple(str(number) for number in range(25)), counts={"waiting": 1}))
+    assert many[-2:] == ["note: 19", "5 more notes."]
