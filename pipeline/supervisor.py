@@ -210,7 +210,8 @@ class Supervisor:
                 self._tick_trouble = str(error)
                 logger.error("{}", error)
                 if self._tick_trouble != before:
-                    self._remember(getattr(error, "code", EnvironmentFailure.code), self._tick_trouble)
+                    source = error if isinstance(error, EnvironmentFailure) else EnvironmentFailure
+                    self._remember(source.code, self._tick_trouble)
         self._tell_status("paused" if self._paused() else "running")
         self._prove_life()
 
