@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
 
-.PHONY: demo run test check format bench bench-drops clean
+.PHONY: demo run test check format bench bench-drops clean install-service uninstall-service
 
 demo: $(VENV)/core.done
 	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
@@ -35,6 +35,13 @@ bench: $(VENV)/core.done
 # 10,000 one-line texts dropped at once; takes the better part of an hour on two cores.
 bench-drops: $(VENV)/core.done
 	$(PY) -m bench.drops
+
+# As root: a systemd service in PREFIX (/opt/voxspool), docs/service.md. DESTDIR puts it below another folder.
+install-service:
+	sh scripts/install-service
+
+uninstall-service:
+	sh scripts/uninstall-service
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis bench/out

@@ -5,6 +5,7 @@ Arguments in, exit code out; everything else is in `pipeline/`. Exit codes: 0 we
 failed, 2 wrong arguments, 78 the configuration is wrong (systemd does not restart on it).
 """
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -55,4 +56,5 @@ def _told(error: VoxspoolError, exit_code: int) -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # where it hung, when systemd's watchdog ends it
     sys.exit(run(sys.argv[1:]))
