@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from pipeline import crash
 from pipeline.engines.base import Utterance
 from pipeline.sound.audio import Speech, Word, from_pcm16, to_pcm16
 from pipeline.verify import Transcript
@@ -62,8 +63,10 @@ class TakeCache:
         sound.parent.mkdir(parents=True, exist_ok=True)
         samples, rate_hz = to_pcm16(speech.audio), speech.audio.rate_hz
         _write(sound, _wav(samples, rate_hz))
+        crash.point("take.written")
         words = None if speech.words is None else [asdict(word) for word in speech.words]
         _write_json(sheet, {"rate_hz": rate_hz, "crc32": zlib.crc32(samples.data), "words": words})
+        crash.point("take.kept")
         return Speech(audio=from_pcm16(samples, rate_hz), words=speech.words)
 
     def transcript(self, key: str, recogniser: str) -> Transcript | None:
