@@ -53,6 +53,16 @@ class Models(Strict):
     "a worker that loads for longer is killed and its job fails"
 
 
+class Fetch(Strict):
+    """Recordings that jobs name by https address."""
+
+    voice_max_mb: Annotated[int, Field(ge=1, le=100_000)] = 50
+    "10^6 bytes"
+    audio_max_mb: Annotated[int, Field(ge=1, le=100_000)] = 500
+    max_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
+    "for each, with redirects and all tries"
+
+
 class Retention(Strict):
     """What is pruned, and when."""
 
@@ -101,6 +111,7 @@ class ConfigFile(Strict):
     intake: Intake = Intake()
     workers: Workers = Workers()
     models: Models = Models()
+    fetch: Fetch = Fetch()
     retention: Retention = Retention()
     notify: Notify = Notify()
     log: Log = Log()

@@ -25,7 +25,7 @@ from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.files import display
 from pipeline.sound.decode import probe
-from pipeline.web_address import WebAddress, is_public, parse
+from pipeline.web_address import Fetched, WebAddress, is_public, parse
 
 RETRIES = 2
 RETRY_SECONDS = 5.0
@@ -41,6 +41,11 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 # The server or something on the way is busy: RFC 9110 15.5.9, RFC 8470 5.2, RFC 6585 4, RFC 9110 15.6.
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
 _TYPES = ("audio/", "video/mp4", "application/ogg", "application/octet-stream", "binary/octet-stream")
+_HEADERS = {
+    "User-Agent": f"voxspool/{__version__}",
+    "Accept": "audio/*, */*;q=0.1",
+    "Connection": "close",
+}
 _SHOWN_CHARS = 100
 _HINT = "Look whether the address opens in a browser and this machine has a connection, then try again."
 _HINT_CERTIFICATES = (
@@ -51,18 +56,6 @@ _HINT_RECORDING = "The address must give the recording itself, not a page about 
 Report = Callable[[], None]
 "asked again and again; raises Interrupted or Cancelled"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """What came."""
-
-    url: str
-    "as it was asked for, without its query"
-    final_url: str
-    "after the redirects, without its query"
-    sha256: str
-    bytes: int
 
 
 class _MayPassError(Exception):
@@ -151,22 +144,12 @@ class Fetcher:
         with contextlib.ExitStack() as stack:
             with _network(address):
                 raw = stack.enter_context(self._reach(address, watch))
-                raw.settimeout(NAP_SECONDS)
-                # whom we talk to is proven by name, though we went there by number
-                secure = context.wrap_socket(raw, server_hostname=address.host, do_handshake_on_connect=False)
-                stack.enter_context(secure)
-                assert isinstance(secure, _WatchedSocket)
-                secure.watch = watch
+                secure = stack.enter_context(_secure(raw, address, watch, context))
                 secure.do_handshake()
                 connection = http.client.HTTPSConnection(address.host, address.port, context=context)
                 connection.auto_open = 0  # never by itself, where nothing is checked
                 connection.sock = secure
-                headers = {
-                    "User-Agent": f"voxspool/{__version__}",
-                    "Accept": "audio/*",
-                    "Connection": "close",
-                }
-                connection.request("GET", address.target, headers=headers)
+                connection.request("GET", address.target, headers=_HEADERS)
                 response = stack.enter_context(contextlib.closing(connection.getresponse()))
             yield response
 
@@ -243,6 +226,23 @@ class _WatchedSocket(ssl.SSLSocket):
                 return call()
 
 
+def _secure(
+    raw: socket.socket, address: WebAddress, watch: _Watch, context: ssl.SSLContext
+) -> _WatchedSocket:
+    """TLS around a connection; whom we talk to is proven by name, though we went there by number."""
+    raw.settimeout(NAP_SECONDS)
+    secure = context.wrap_socket(
+        raw,
+        server_hostname=address.host,
+        do_handshake_on_connect=False,
+        # where no length was told, only TLS knows a broken line from an end
+        suppress_ragged_eofs=False,
+    )
+    assert isinstance(secure, _WatchedSocket)
+    secure.watch = watch
+    return secure
+
+
 def _beside(call: Callable[[], T], watch: _Watch) -> T:
     """Do what cannot be interrupted in a thread of its own; once nobody waits, its answer is dropped."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -269,6 +269,8 @@ def _network(address: WebAddress) -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         reason = f"cannot prove that it is {address.host}: {display(error.verify_message)}"
         raise _refused(address, reason, _HINT_CERTIFICATES) from error
+    except ssl.SSLError as error:
+        raise _MayPassError(f"TLS: {(error.reason or 'broken').replace('_', ' ').lower()}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _MayPassError(display(reason)[:_SHOWN_CHARS]) from error

@@ -6,7 +6,9 @@ Pure: a manifest in, text out.
 from datetime import UTC, datetime
 
 from pipeline.jobs.job import Job
+from pipeline.jobs.settings import Settings
 from pipeline.outbox import ChunkRecord, Manifest
+from pipeline.web_address import is_url, shown
 
 _SHOWN_CHARS = 100
 
@@ -21,14 +23,22 @@ def _head(job: Job, manifest: Manifest) -> list[str]:
     engine = manifest.engine
     settings = job.spec.settings
     how = {
-        "tts": f", voice {settings.voice or 'default'}, language {settings.language}, seed {settings.seed}",
-        "vc": f", to the voice {settings.voice}",
+        "tts": f", voice {_voice(settings)}, language {settings.language}, seed {settings.seed}",
+        "vc": f", to the voice {_voice(settings)}",
         "concat": "",
     }
     made = f"Made by {engine['name']} {engine['version']} on {engine['device']}{how[job.spec.kind]}"
     lines = [f"Job {job.id}: {job.source.name}, taken {when}"]
     lines.append(f"Joined from {len(job.spec.parts)} parts" if job.spec.kind == "concat" else made)
+    lines += [
+        f"Fetched {item.final_url} ({item.bytes} bytes, SHA-256 {item.sha256})" for item in manifest.fetched
+    ]
     return [*lines, f"Checked by {manifest.check}"]
+
+
+def _voice(settings: Settings) -> str:
+    named = settings.voice or "default"
+    return shown(named) if is_url(named) else named
 
 
 def _chunks(manifest: Manifest) -> list[str]:

@@ -16,6 +16,7 @@ from pipeline.sound.audio import Audio
 from pipeline.sound.encode import Encoder
 from pipeline.sound.limit import limit
 from pipeline.sound.master import Mastering
+from pipeline.web_address import Fetched, is_url, shown
 
 Report = Callable[[str, int, int], None]
 "stage, chunks done, chunks in all (0: not known); raises Interrupted or Cancelled"
@@ -29,6 +30,7 @@ class Made:
     engine: dict[str, str] = field(default_factory=dict)
     "name, version, device"
     chunks: list[ChunkRecord] = field(default_factory=list)
+    fetched: list[Fetched] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     check: str = "none"
     synthesis_seconds: float = 0.0
@@ -86,7 +88,7 @@ def encoder_for(
     targets: dict[str, Path] = {name: work / f"audio.{name}" for name in settings.output.formats}
     tags = {"title": job.stem, "comment": f"voxspool {job.id}"}
     if settings.voice is not None:
-        tags["artist"] = settings.voice
+        tags["artist"] = shown(settings.voice) if is_url(settings.voice) else settings.voice
     wanted = mastering(sound)
     if by_itself:
         wanted = replace(wanted, true_peak_db=None)

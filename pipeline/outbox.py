@@ -29,6 +29,7 @@ from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.naming import distinct_name, folded, numbered, safe_folder
 from pipeline.results import Result, ResultFile
+from pipeline.web_address import Fetched
 
 MANIFEST_SCHEMA = "voxspool/manifest/1"
 ERROR_SCHEMA = "voxspool/error/1"
@@ -103,6 +104,8 @@ class Manifest:
     "the version of Voxspool"
     check: str = "none"
     "the recogniser that checked, with its version, or `none` and why"
+    fetched: tuple[Fetched, ...] = ()
+    "what the job named by web address"
     error: dict[str, str] | None = None
 
     def to_json(self) -> bytes:

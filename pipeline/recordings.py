@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.files import display
 from pipeline.jobs.job import Job, Part
 from pipeline.made import Made, Report, encoder_for
+from pipeline.references import bring
 from pipeline.sound import concat
 from pipeline.sound.audio import Samples, silence
 from pipeline.sound.decode import decode, decode_blocks, probe
@@ -26,13 +27,13 @@ CONCAT_MAX_RATE_HZ = 48_000
 
 def convert(job: Job, work: Path, tools: Tools, report: Report, *, source: Path) -> Made:
     """Voice conversion of one recording."""
-    spec = job.spec
-    conversion = spec.settings.conversion
-    converter = tools.converter(spec.settings.engine)
+    conversion = job.spec.settings.conversion
+    converter = tools.converter(job.spec.settings.engine)
     made = Made(
         engine={"name": converter.name, "version": converter.version, "device": converter.device},
         check="none: conversions are not checked",
     )
+    spec = bring(job.spec, work, tools, report, made)
     recording = source / str(spec.file)
     seconds = probe(recording).seconds
     total = max(1, round((seconds or 0.0) / conversion.chunk_seconds))

@@ -24,6 +24,7 @@ from pipeline.layout import Layout
 from pipeline.made import Made, Report, encoder_for
 from pipeline.outbox import ChunkRecord, Manifest, Rendered, Timings
 from pipeline.recordings import concatenate, convert
+from pipeline.references import bring
 from pipeline.sound.assemble import Joiner, Placed
 from pipeline.takes import Choice
 from pipeline.text.chunk import Chunk, Pause, chunk
@@ -31,6 +32,7 @@ from pipeline.text.prepare import prepare
 from pipeline.text.read import read
 from pipeline.tools import Tools
 from pipeline.transcribers.base import Transcriber
+from pipeline.web_address import is_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +87,13 @@ def speak(
     chunks = _chunks(job.spec, source, made)
     engine = _engine(tools, job.spec, made)
     transcriber = _transcriber(tools, settings, made)
+    spec = bring(job.spec, layout.work(job.id), tools, report, made)
     booth = Booth(
         engine=engine,
         transcriber=transcriber,
         cache=TakeCache(layout.cache),
         settings=settings,
-        voice=_voice(job.spec, source),
+        voice=_voice(spec, source),
         made=made,
         still_wanted=lambda: report("speaking", len(made.chunks), len(chunks)),
         sleep=sleep,
@@ -146,7 +149,7 @@ def _engine(tools: Tools, spec: JobSpec, made: Made) -> Engine:
 
 
 def _voice(spec: JobSpec, source: Path) -> Voice:
-    """Clips that came with the job lie in its own folder, those of the library where they always are."""
+    """A clip that came with the job lies in its folder; one of the library, or fetched, has a full path."""
     clip = _path(spec.voice.clip)
     return Voice(
         name=spec.voice.name,
@@ -157,7 +160,7 @@ def _voice(spec: JobSpec, source: Path) -> Voice:
 
 def _refuse_changed_clip(spec: JobSpec, source: Path) -> None:
     """The clip that the job was taken with is part of what its takes are kept under."""
-    if spec.voice.clip is None:
+    if spec.voice.clip is None or is_url(spec.voice.clip):
         return
     clip = source / spec.voice.clip
     try:
@@ -270,4 +273,5 @@ def _manifest(job: Job, made: Made, started: float) -> Manifest:
         warnings=(*job.spec.warnings, *made.warnings),
         check=made.check,
         voxspool=__version__,
+        fetched=tuple(made.fetched),
     )

@@ -1,4 +1,4 @@
-"""The loaded engines, recognisers and converters of one worker.
+"""The loaded engines, recognisers and converters of one worker, and its way to the Internet.
 
 Knows the tables of the three families; loads a member when a job first needs it and keeps it.
 Invariant: which member serves a job follows from the job alone, never from what is installed.
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pipeline import converters, engines, transcribers
 from pipeline.converters.base import Converter
 from pipeline.engines.base import Engine
+from pipeline.fetch import Fetcher
 from pipeline.jobs.settings import Check
 from pipeline.transcribers.base import Transcriber
 
@@ -24,7 +25,8 @@ CHECKER_OF_ENGINE = {
 class Tools:
     """What a worker has at hand. `on_load` is told what is about to be loaded."""
 
-    def __init__(self, on_load: Callable[[str], None]) -> None:
+    def __init__(self, on_load: Callable[[str], None], fetcher: Fetcher | None = None) -> None:
+        self.fetcher = fetcher or Fetcher()
         self._on_load = on_load
         self._engines: dict[str, Engine] = {}
         self._transcribers: dict[str, Transcriber] = {}

@@ -97,6 +97,18 @@ class WebAddress:
         return parse(url)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What came from an address, as a manifest tells it."""
+
+    url: str
+    "as it was asked for, without its query"
+    final_url: str
+    "after the redirects, without its query"
+    sha256: str
+    bytes: int
+
+
 def is_url(reference: str) -> bool:
     """Whether a reference is a web address of any scheme."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", reference) is not None

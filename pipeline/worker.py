@@ -20,7 +20,7 @@ from typing import Protocol
 from loguru import logger
 
 from pipeline import notify
-from pipeline.config import Config
+from pipeline.config import Config, Fetch
 from pipeline.errors import (
     Cancelled,
     EnvironmentFailure,
@@ -30,6 +30,7 @@ from pipeline.errors import (
     VoxspoolError,
 )
 from pipeline.events import Hook, JobEnded, emit
+from pipeline.fetch import Fetcher
 from pipeline.files import ENVIRONMENT_ERRNOS, display
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.roots import Role, memory_key, open_root
@@ -123,7 +124,7 @@ class Worker:
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
         self._hooks: list[Hook] = notify.hooks(config.notify)
         self._progress = Progress(self._ledger, self._layout, stop, worker=name)
-        self._tools = Tools(self._progress.loading)
+        self._tools = Tools(self._progress.loading, _fetcher(config.fetch))
         self._owed: set[str] = set()
         self._move_at = 0.0
 
@@ -305,6 +306,14 @@ class Worker:
 def _speech_seconds(manifest: Manifest) -> float:
     """The length of what was made, whatever the number of formats."""
     return max((output.duration_seconds for output in manifest.outputs), default=0.0)
+
+
+def _fetcher(limits: Fetch) -> Fetcher:
+    return Fetcher(
+        voice_max_bytes=limits.voice_max_mb * 1_000_000,
+        audio_max_bytes=limits.audio_max_mb * 1_000_000,
+        max_seconds=limits.max_seconds,
+    )
 
 
 def _told(error: OSError, layout: Layout) -> EnvironmentFailure:

@@ -31,6 +31,7 @@ from pipeline.jobs.spec import (
 from pipeline.layout import Layout
 from pipeline.strict_yaml import MAX_BYTES
 from pipeline.voices import Library, LibraryVoice
+from pipeline.web_address import is_url, shown
 
 
 class Freezer:
@@ -109,6 +110,8 @@ class Freezer:
             return VoiceChoice(name="")
         if library_voice is not None:
             return self._library.choice(library_voice, user)
+        if is_url(named):
+            return VoiceChoice(name=named, clip=named)  # fetched, and hashed, by the worker
         if looks_like_clip(named):
             clip = _require(folder / normalised(named), named)
             return VoiceChoice(name=named, clip=normalised(named), clip_sha256=sha256_of(clip))
@@ -187,8 +190,9 @@ def _defaults(path: Path, name: str) -> Settings:
 def _refuse_foreign_clip(named: str, request: Request) -> None:
     """A recording by its path must have come with the job file, or it may lie anywhere."""
     if request.settings.voice is None:
+        what = "a web address" if is_url(named) else "a file"
         raise InputError(
-            f"The voice {named} is a file; only a job file can bring its voice.",
+            f"The voice {shown(named)} is {what}; only a job file can bring its voice.",
             code="voice_not_a_name",
             hint="Put the recording into the voices folder and give its name without the extension.",
         )

@@ -68,7 +68,7 @@ class VoiceChoice:
 
     name: str
     clip: str | None = None
-    "absolute path of a reference clip in the library, or a path inside the drop's folder"
+    "reference clip: absolute path in the library, path inside the drop's folder, or https address"
     clip_sha256: str | None = None
 
 
@@ -82,7 +82,7 @@ class JobSpec:
     text: str | None = None
     "tts: the text itself, where the job file holds it"
     file: str | None = None
-    "tts: the text file; vc: the recording; a path inside the drop's folder"
+    "tts: the text file; vc: the recording, which may be an https address; a path inside the drop's folder"
     parts: tuple[Part, ...] = ()
     "concat"
     crossfade_ms: int = 0

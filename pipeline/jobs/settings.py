@@ -123,7 +123,7 @@ class Conversion(Strict):
 class Settings(Strict):
     """The settings that cascade: job file, voice, `_defaults.yaml`, `config.yaml`."""
 
-    voice: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    voice: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
     engine: Literal["espeak", "chatterbox", "chatterbox-multilingual", "chatterbox-turbo"] = "espeak"
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")] = "en"
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0

@@ -1,10 +1,9 @@
 """What people write, parsed: job files, folder defaults, voice sheets, and the cascade between them.
 
-Knows YAML models and file names, reads no file. Invariants: every problem of a file is told at
-once with its line; a reference never leads out of the folder that the job file lies in.
+Knows YAML models, file names and web addresses, reads no file. Invariants: every problem of a file
+is told at once with its line; a reference to a file never leads out of the job file's folder.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +12,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.errors import SpecError
+from pipeline.errors import InputError, SpecError
 from pipeline.jobs.job import Part
 from pipeline.jobs.settings import Conversion, Kind, Settings, Sound, Strict
 from pipeline.strict_yaml import Document, Path_, load_documents, summary, validate
+from pipeline.web_address import is_url, parse, shown
 
 AUDIO_SUFFIXES = frozenset({".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"})
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 MAX_DOCUMENTS = 1000
+# Where an https address may stand instead of a file.
+_FETCHED: tuple[Path_, ...] = (("voice",), ("audio",))
 Reference = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
@@ -86,18 +88,18 @@ class Request:
     "with only the keys set that the job file set"
     text: str | None = None
     file: str | None = None
-    "text file or recording, relative to the job file's folder, normalised"
+    "text file or recording, relative to the job file's folder, normalised, or a recording's https address"
     parts: tuple[Part, ...] = ()
     crossfade_ms: int = 0
     level: bool = True
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Files that it names, relative to the job file's folder."""
+        """Files that it names, relative to the job file's folder; what is fetched is none of them."""
         voice = self.settings.voice
         named = [self.file, *(part.file for part in self.parts)]
         named += [normalised(voice)] if voice is not None and looks_like_clip(voice) else []
-        return tuple(dict.fromkeys(name for name in named if name is not None))
+        return tuple(dict.fromkeys(name for name in named if name is not None and not is_url(name)))
 
 
 def parse_job_file(data: bytes, name: str) -> tuple[Request, ...]:
@@ -128,8 +130,11 @@ def parse_defaults(data: bytes, name: str) -> Settings:
     document = _single(data, name)
     defaults = validate(Settings, document)
     if defaults.voice is not None and looks_like_clip(defaults.voice):
+        what = "a web address" if is_url(defaults.voice) else "a file"
         raise SpecError(
-            document.problem(("voice",), f"{defaults.voice} is a file; only a job file can bring its voice."),
+            document.problem(
+                ("voice",), f"{shown(defaults.voice)} is {what}; only a job file can bring its voice."
+            ),
             hint="Put the recording into the voices folder and give its name without the extension.",
         )
     return defaults
@@ -224,10 +229,7 @@ def _named(value: dict[str, Any]) -> Iterator[tuple[Path_, str]]:
 
 def _why_refused(reference: str, path: Path_) -> str | None:
     if is_url(reference):
-        return (
-            f"{reference} is a web address; fetching references is not supported yet."
-            " Put the file beside the job file and name it here."
-        )
+        return _why_not_fetched(reference, path)
     if "\0" in reference or "\\" in reference:
         return f"{reference!r} is no file name; separate folders by a forward slash."
     pure = PurePosixPath(reference)
@@ -241,9 +243,17 @@ def _why_refused(reference: str, path: Path_) -> str | None:
     return None
 
 
-def is_url(reference: str) -> bool:
-    """Whether a reference is a web address of any scheme."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", reference) is not None
+def _why_not_fetched(url: str, path: Path_) -> str | None:
+    if path not in _FETCHED:
+        return (
+            f"{shown(url)} is a web address; only `voice` and `audio` may be one."
+            " Put the file beside the job file and name it here."
+        )
+    try:
+        parse(url)
+    except InputError as error:
+        return error.message
+    return None
 
 
 def looks_like_clip(voice: str) -> bool:
@@ -252,7 +262,9 @@ def looks_like_clip(voice: str) -> bool:
 
 
 def normalised(reference: str) -> str:
-    """`./a//b.wav` as `a/b.wav`, in NFC: editors and disks disagree on how é is spelled."""
+    """`./a//b.wav` as `a/b.wav`, in NFC: editors and disks disagree on how é is spelled. A URL stays."""
+    if is_url(reference):
+        return reference
     return unicodedata.normalize("NFC", str(PurePosixPath(reference)))
 
 

@@ -28,8 +28,9 @@ from web_server import (
 )
 
 from pipeline.errors import Cancelled, InputError, Interrupted
-from pipeline.fetch import FRAMING_BYTES, MAX_REDIRECTS, RETRY_SECONDS, Fetched, Fetcher
+from pipeline.fetch import FRAMING_BYTES, MAX_REDIRECTS, RETRY_SECONDS, Fetcher
 from pipeline.files import sha256_of
+from pipeline.web_address import Fetched
 
 URL = f"https://{HOST}/voices/narrator.wav?key=secret"
 PATH = "/voices/narrator.wav?key=secret"
@@ -389,6 +390,27 @@ def test_chunks_that_break_off_are_found_out(net: Internet, target: Path) -> Non
     """Also between two of them."""
     net.server.answers[PATH] = CHUNKED_HEAD + b"%x\r\n%s\r\n" % (len(WAV), WAV)
     assert "in 3 tries" in failure(net, target)
+
+
+def broken_off(data: bytes) -> Callable[[], Iterator[bytes]]:
+    """An answer whose connection breaks without a word."""
+
+    def answered() -> Iterator[bytes]:
+        yield data
+        raise ConnectionAbortedError
+
+    return answered
+
+
+def test_a_connection_that_breaks_is_no_end(net: Internet, target: Path) -> None:
+    """Also where the server told no length: TLS has a goodbye of its own."""
+    net.server.answers[PATH] = [broken_off(PLAIN_HEAD + WAV[:500]), PLAIN_HEAD + WAV]
+    assert fetch(net, target).bytes == len(WAV)
+    assert sum(net.slept) == pytest.approx(RETRY_SECONDS)
+    net.server.answers[PATH] = broken_off(PLAIN_HEAD + WAV)
+    assert "in 3 tries: TLS: unexpected eof while reading." in failure(net, target)
+    net.server.answers[PATH] = broken_off(answer())
+    assert fetch(net, target).bytes == len(WAV), "a length is enough"
 
 
 COMPRESSED = {"gzip": "gzip", "br": "br", "two": "gzip, gzip", "unknown": "zzz"}

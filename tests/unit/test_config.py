@@ -20,6 +20,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     },
     "workers": {"count": 1, "max_attempts": 3, "stall_seconds": 600.0, "stop_seconds": 60.0},
     "models": {"load_seconds": 300.0},
+    "fetch": {"voice_max_mb": 50, "audio_max_mb": 500, "max_seconds": 600.0},
     "retention": {
         "every_hours": 5.0,
         "outbox_max_gb": 5.0,

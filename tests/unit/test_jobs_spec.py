@@ -187,9 +187,6 @@ REFERENCES = {
     r"a\x": "no file name",
     r"..\x": "no file name",
     "x\\0y": "no file name",
-    "https://example.org/x": "not supported yet",
-    "file:///etc/x": "not supported yet",
-    "HTTP://example.org/x": "not supported yet",
 }
 
 
@@ -221,12 +218,47 @@ def test_a_recording_has_the_name_of_one(name: str) -> None:
     assert any("must end in one of .aac, .flac" in p for p in problems(f"kind: vc\naudio: '{name}'"))
 
 
-def test_a_voice_by_web_address_is_refused_for_now() -> None:
+URL = "https://example.org/voices//narrator?key=1"
+FETCHED = [
+    "text: hi\nvoice: {}",
+    "kind: vc\naudio: {}\nvoice: me",
+    "kind: vc\naudio: {{file: {}}}\nvoice: me",
+]
+NOT_FETCHED = ["text_file: {}", "kind: concat\nparts: [{}]", "kind: concat\nparts: [{{file: {}}}]"]
+
+
+@pytest.mark.parametrize("job", FETCHED)
+def test_a_voice_and_a_recording_may_be_a_web_address(job: str) -> None:
+    """It stays as it is, whatever it ends in, and is no file that has to arrive."""
+    (request,) = parse(job.format(f'"{URL}"'))
+    assert URL in (request.settings.voice, request.file)
+    assert request.references == ()
+
+
+@pytest.mark.parametrize("job", FETCHED)
+@pytest.mark.parametrize(
+    ("url", "said"),
+    {
+        "http://example.org/x.wav": "does not begin with https://",
+        "file:///etc/x.wav": "does not begin with https://",
+        "https://me:secret@example.org/x.wav": "names a user or a password",
+        "https://2130706433/x.wav": "writes an IP address in an unusual way",
+        "https://example.org:22/x.wav": "names port 22",
+    }.items(),
+)
+def test_a_wrong_web_address_is_told_with_its_line(job: str, url: str, said: str) -> None:
+    """Before anything is fetched, and without the password."""
+    (problem,) = problems(job.format(f'"{url}"'))
+    assert problem.startswith("job.yaml, line 2: ") and said in problem and "secret" not in problem
+
+
+@pytest.mark.parametrize("job", NOT_FETCHED)
+def test_texts_and_parts_cannot_be_a_web_address(job: str) -> None:
     """With what to do instead."""
-    (problem,) = problems("text: hi\nvoice: https://example.org/voices/narrator.wav")
-    assert problem == (
-        "job.yaml, line 2: voice: https://example.org/voices/narrator.wav is a web address; fetching"
-        " references is not supported yet. Put the file beside the job file and name it here."
+    (problem,) = problems(job.format('"https://example.org/x.wav?key=secret"'))
+    assert problem.endswith(
+        "https://example.org/x.wav is a web address; only `voice` and `audio` may be one."
+        " Put the file beside the job file and name it here."
     )
 
 
@@ -266,7 +298,7 @@ def test_defaults_hold_settings_and_no_job(key: str) -> None:
 @pytest.mark.parametrize("voice", ["me.wav", "../../etc/me.wav", "/me.flac", "https://example.org/me.mp3"])
 def test_defaults_cannot_name_a_file_as_the_voice(voice: str) -> None:
     """Only what is claimed together with a job file is sure to be there, and to be inside."""
-    with pytest.raises(SpecError, match=r"line 2: voice: .* is a file; only a job file") as caught:
+    with pytest.raises(SpecError, match=r"line 2: voice: .* is a .*; only a job file") as caught:
         parse_defaults(f"seed: 1\nvoice: {voice}".encode(), "_defaults.yaml")
     assert "voices folder" in caught.value.hint
 
