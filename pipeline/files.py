@@ -77,8 +77,11 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the bytes of `source` into the new file `target`, durably; a half copy is taken back."""
-    with open(source, "rb") as reader, open(target, "xb") as writer:
+    """Copy the bytes of the regular file `source` into the new file `target`, durably.
+
+    A half copy is taken back. Raises OSError as `open_regular` does: a link is not followed, nothing blocks.
+    """
+    with open_regular(source) as reader, open(target, "xb") as writer:
         try:
             while block := reader.read(COPY_BLOCK_BYTES):
                 writer.write(block)

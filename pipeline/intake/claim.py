@@ -1,7 +1,8 @@
 """Taking a dropped file out of the inbox, and bringing it to its last place.
 
 Knows the layout and renames; nothing of what files mean. Invariants: a claim is one rename on one
-filesystem; whatever goes wrong, the file is either where it was or whole at its new place.
+filesystem; whatever goes wrong, the file is either where it was or whole at its new place; no link that
+somebody puts into the inbox or the outbox, at whatever moment, leads a file in or out.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import hashlib
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import EnvironmentFailure
@@ -20,6 +21,7 @@ from pipeline.files import (
     copy,
     display,
     fsync_dir,
+    held_folder,
     move_new,
     open_regular,
     sha256_of,
@@ -28,10 +30,12 @@ from pipeline.files import (
 from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
-from pipeline.naming import numbered
+from pipeline.naming import distinct_name, numbered
 from pipeline.outbox import Failure, failed_name, failure_of, remove_stale_notes, write_failure_notes
 
 Stamp = tuple[int, int, int, int]
+# What a disk answers to a name that it cannot hold: Windows' own, undecodable or too long ones.
+_NAME_ERRNOS = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
 
 
 class NotReady(Exception):
@@ -62,13 +66,11 @@ def take(layout: Layout, drop: Drop, shared: frozenset[str] = frozenset()) -> tu
     """
     if drop.mode == "leave":
         return _copy_to_spool(layout, drop)
-    folder = layout.claimed(drop.id)
     for member in drop.members:
-        bring = _copy_shared if member in shared else _rename
-        bring(layout.inbox / member, folder / below(drop, member))
-    path = folder / drop.name
+        _bring(layout, drop, member, copy if member in shared else os.rename)
     try:
-        return _proven(path, drop.stamp[:3])
+        with held_folder(layout.inbox, _room(layout, drop)[1]) as folder:
+            return _proven(folder / drop.name, drop.stamp[:3])
     except NotReady:
         put_back(layout, drop)
         raise
@@ -80,7 +82,10 @@ def made_durable(layout: Layout, drops: Iterable[Drop]) -> None:
     above = {(layout.inbox / drop.relative).parent for drop in moved}
     within = {layout.claimed(drop.id) for drop in moved} | {layout.claimed_root} if moved else set()
     for folder in within | above:
-        fsync_dir(folder)
+        with contextlib.suppress(
+            FileNotFoundError, NotADirectoryError
+        ):  # taken away since, and nothing to keep
+            fsync_dir(folder)
 
 
 def below(drop: Drop, member: str) -> PurePosixPath:
@@ -101,27 +106,26 @@ def _proven(path: Path, expected: tuple[int, int, int]) -> tuple[str, Stamp]:
     return digest, before
 
 
-def _rename(source: Path, target: Path) -> None:
-    if os.path.lexists(target):
-        return  # a claim resumed after a crash; another file may lie at `source` by now
+def _room(layout: Layout, drop: Drop) -> tuple[Path, PurePosixPath]:
+    """The root, and the folder in it, where a claimed drop's files lie."""
+    root = layout.state if drop.mode == "leave" else layout.inbox
+    return root, PurePosixPath(layout.source_folder(drop.id, drop.mode).relative_to(root))
+
+
+def _bring(layout: Layout, drop: Drop, member: str, bring: Callable[[Path, Path], None]) -> None:
+    """Bring one member into the drop's folder; raises Gone, NotReady or EnvironmentFailure."""
+    source = PurePosixPath(member)
+    root, room = _room(layout, drop)
+    target = room / below(drop, member)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(source, target)
+        with held_folder(root, target.parent, make=True) as there:
+            if os.path.lexists(there / target.name):
+                return  # a claim resumed after a crash; another file may lie at `source` by now
+            with held_folder(layout.inbox, source.parent) as here:
+                bring(here / source.name, there / target.name)
     except FileNotFoundError as error:
-        if os.path.lexists(target):
+        if os.path.lexists(root / target):
             return  # a lost reply of a network filesystem
-        raise Gone from error
-    except OSError as error:
-        raise _refused(error) from error
-
-
-def _copy_shared(source: Path, target: Path) -> None:
-    if os.path.lexists(target):
-        return
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy(source, target)
-    except FileNotFoundError as error:
         raise Gone from error
     except OSError as error:
         raise _refused(error) from error
@@ -146,9 +150,12 @@ def _copy_to_spool(layout: Layout, drop: Drop) -> tuple[str, Stamp]:
     folder = layout.spool(drop.id)
     shutil.rmtree(folder, ignore_errors=True)
     for member in drop.members:
-        _copy_shared(layout.inbox / member, folder / below(drop, member))
-    original = layout.inbox / drop.relative
-    digest, stamp = _proven(original, drop.stamp[:3])
+        _bring(layout, drop, member, copy)
+    try:
+        with held_folder(layout.inbox, drop.folder) as original:
+            digest, stamp = _proven(original / drop.name, drop.stamp[:3])
+    except OSError as error:
+        raise _refused(error) from error
     if sha256_of(folder / drop.name) != digest:
         raise NotReady("it changed while it was being copied")
     return digest, stamp
@@ -159,7 +166,7 @@ def put_back(layout: Layout, drop: Drop) -> None:
     folder = layout.source_folder(drop.id, drop.mode)
     if drop.mode != "leave":
         for member in drop.members:
-            _return(folder / below(drop, member), layout.inbox / member)
+            _return(layout, folder / below(drop, member), PurePosixPath(member))
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -168,19 +175,26 @@ def put_back_orphan(layout: Layout, folder: Path) -> list[str]:
     inside = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     names = sorted(str(path.relative_to(folder)) for path in inside)
     for name in names:
-        _return(folder / name, layout.inbox / name)
+        _return(layout, folder / name, PurePosixPath(name))
     shutil.rmtree(folder, ignore_errors=True)
     return names
 
 
-def _return(source: Path, original: Path) -> None:
+def _return(layout: Layout, source: Path, original: PurePosixPath) -> None:
+    """Back to where it lay; where no folder can be any more, into the inbox itself."""
     if not os.path.lexists(source):
         return
-    if _same_bytes(source, original):
-        source.unlink()  # a shared reference: the original never left
-        return
-    original.parent.mkdir(parents=True, exist_ok=True)
-    _move_beside(source, original)
+    with contextlib.ExitStack() as held:
+        try:
+            folder = held.enter_context(held_folder(layout.inbox, original.parent, make=True))
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            folder = layout.inbox
+        if _same_bytes(source, folder / original.name):
+            source.unlink()  # a shared reference: the original never left
+        else:
+            _move_beside(source, folder / original.name)
 
 
 def _same_bytes(first: Path, second: Path) -> bool:
@@ -232,19 +246,31 @@ def end_if_complete(layout: Layout, ledger: Ledger, drop_id: str) -> DropState |
 
 def finish_failed(layout: Layout, drop: Drop, failures: list[Failure]) -> tuple[DropState, str]:
     """The source's last move after a failure, with the notes beside it. Can be repeated."""
-    target = failed_name(layout, drop)
-    write_failure_notes(drop, target, failures)
+    try:
+        place = _move_to_failed(layout, drop, drop.name, failures)
+    except OSError as error:
+        if error.errno not in _NAME_ERRNOS:
+            raise
+        place = _move_to_failed(layout, drop, distinct_name(drop.name), failures)
     if drop.mode == "leave":
         shutil.rmtree(layout.spool(drop.id), ignore_errors=True)
         return DropState.FAILED, ""
-    folder = layout.claimed(drop.id)
-    source = folder / drop.name
-    if os.path.lexists(source):
-        _replace_same(source, target)
     for member in drop.members[1:]:
-        _move_member(folder / below(drop, member), target.parent / below(drop, member))
-    shutil.rmtree(folder, ignore_errors=True)
-    return DropState.FAILED, str(target.relative_to(layout.outbox))
+        _move_member(layout, drop, member, place.parent)
+    shutil.rmtree(layout.claimed(drop.id), ignore_errors=True)
+    return DropState.FAILED, str(place)
+
+
+def _move_to_failed(layout: Layout, drop: Drop, name: str, failures: list[Failure]) -> PurePosixPath:
+    """Notes first, then the file; returns its place below the outbox."""
+    target = failed_name(layout, drop, name=name)
+    place = PurePosixPath(target.relative_to(layout.outbox))
+    with held_folder(layout.outbox, place.parent, make=True) as folder:
+        write_failure_notes(drop, folder / place.name, failures)
+        source = layout.claimed(drop.id) / drop.name
+        if os.path.lexists(source):
+            _replace_same(source, folder / place.name)
+    return place
 
 
 def _replace_same(source: Path, target: Path) -> None:
@@ -255,7 +281,18 @@ def _replace_same(source: Path, target: Path) -> None:
         move_new(source, target)
 
 
-def _move_member(source: Path, target: Path) -> None:
-    if os.path.lexists(source):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _move_beside(source, target)
+def _move_member(layout: Layout, drop: Drop, member: str, folder: PurePosixPath) -> None:
+    source = layout.claimed(drop.id) / below(drop, member)
+    place = folder / below(drop, member)
+    if not os.path.lexists(source):
+        return
+    if not stat_is_regular(os.lstat(source)):  # a link came in its place at the last moment
+        _return(layout, source, PurePosixPath(member))
+        return
+    with held_folder(layout.outbox, place.parent, make=True) as held:
+        try:
+            _move_beside(source, held / place.name)
+        except OSError as error:
+            if error.errno not in _NAME_ERRNOS:
+                raise
+            _move_beside(source, held / distinct_name(place.name))

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure, InputError, SpecError, VoxspoolError
-from pipeline.files import display
+from pipeline.files import ENVIRONMENT_ERRNOS, display, held_folder, stat_is_regular
 from pipeline.intake.claim import (
     Gone,
     NotReady,
@@ -27,7 +27,7 @@ from pipeline.intake.claim import (
     put_back_orphan,
     take,
 )
-from pipeline.intake.freeze import Freezer, kind_of, read_job_file
+from pipeline.intake.freeze import Freezer, kind_of, read_yaml
 from pipeline.intake.inbox import Dropped
 from pipeline.intake.settle import Fingerprint
 from pipeline.jobs.job import (
@@ -195,7 +195,9 @@ class Intake:
         """Inbox-relative paths of the files that a job file names; none if it cannot be parsed."""
         folder = PurePosixPath(dropped.relative).parent
         try:
-            requests = parse_job_file(read_job_file(dropped.path), display(dropped.path.name))
+            requests = parse_job_file(
+                read_yaml(self._layout.inbox, dropped.relative), display(dropped.path.name)
+            )
         except (VoxspoolError, OSError):
             return ()  # told in full once it is claimed
         names = dict.fromkeys(name for request in requests for name in request.references)
@@ -270,7 +272,7 @@ class Intake:
             relative=dropped.relative,
             state=DropState.CLAIMING,
             mode=self._config.intake.source,
-            members=(dropped.relative, *(name for name in members if _lies_in(self._layout.inbox, name))),
+            members=(dropped.relative, *(name for name in members if _is_file(self._layout.inbox, name))),
             stamp=(mark.inode, mark.size_bytes, mark.mtime_ns, mark.ctime_ns),
             sha256="",
             claimed_at=now,
@@ -435,10 +437,25 @@ def _alike(directory: Path, name: str) -> str:
 
 
 def _lies_in(inbox: Path, relative: str) -> bool:
-    """Whether there is such a file, and no link on the way that may lead out of the inbox."""
+    """Whether something is there that no link leads to."""
     path = PurePosixPath(relative)
-    folders = (inbox / above for above in path.parents if above.name)
-    return os.path.lexists(inbox / path) and not any(folder.is_symlink() for folder in folders)
+    try:
+        with held_folder(inbox, path.parent) as folder:
+            return os.path.lexists(folder / path.name)
+    except OSError:
+        return False
+
+
+def _is_file(inbox: Path, relative: str) -> bool:
+    """Whether a file is there that can be taken along; what is none stays, and the job says what it is."""
+    path = PurePosixPath(relative)
+    try:
+        with held_folder(inbox, path.parent) as folder:
+            return stat_is_regular(os.lstat(folder / path.name))
+    except OSError as error:
+        if error.errno in ENVIRONMENT_ERRNOS:
+            raise
+        return False
 
 
 @contextlib.contextmanager

@@ -197,7 +197,7 @@ def test_fifty_megabytes_on_one_line_are_cut_and_begun(factory: Factory) -> None
     assert factory.ledger.counts()["queued"] == 1
     assert len(spoken) == 20 and all(0 < len(text) <= 280 for text in spoken)
     assert " ".join(spoken).startswith("It was the best of times, it was the worst of 0 times. It was")
-    rows = factory.ledger._rows("SELECT total_chunks FROM jobs")
+    rows = factory.ledger._db.rows("SELECT total_chunks FROM jobs")
     assert rows[0]["total_chunks"] > 150_000
     assert factory.exists_once(content)
 
@@ -433,14 +433,15 @@ def test_what_is_no_file_stays_and_is_shown(factory: Factory) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe.txt", "socket.txt", "link.txt", "folder.txt"])
 def test_what_is_no_file_is_no_part_either(factory: Factory, kind: str) -> None:
-    """A job file that names it fails with the reason, and takes it along."""
+    """A job file that names it fails with the reason; it stays, as everything does that is no drop."""
     ENTRIES[kind][0](factory.layout.inbox / kind)
     factory.put("job.yaml", f"text_file: {kind}")
     factory.run()
     note = factory.note("job.yaml")
     assert f"The job names {kind}, which cannot be read: " in note
     assert "It must be an ordinary file, not a link." in note
-    assert os.path.lexists(factory.layout.failed / kind)
+    assert os.path.lexists(factory.layout.inbox / kind)
+    assert not os.path.lexists(factory.layout.failed / kind)
 
 
 def test_a_folder_called_like_a_result_is_told(factory: Factory) -> None:
@@ -488,7 +489,7 @@ def test_a_file_that_may_not_be_moved_waits_with_the_reason(
     real = os.rename
 
     def rename(source: Any, target: Any) -> None:
-        if Path(source) == path:
+        if Path(source).name == path.name:
             raise PermissionError(13, "Permission denied")
         real(source, target)
 
