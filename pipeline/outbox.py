@@ -5,22 +5,26 @@ comes last and goes first; a file that is not ours, or that somebody changed, is
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline import crash
 from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.files import (
     atomic_write,
     display,
     fsync_dir,
+    held_folder,
     link_or_copy,
     move_new,
+    open_regular,
     sha256_of,
     stat_is_regular,
 )
@@ -124,12 +128,17 @@ class Rendered:
     sample_rate_hz: int
 
 
-def may_use(layout: Layout, folder: PurePosixPath, candidate: str, earlier: Result | None) -> bool:
-    """Whether a name in the outbox holds nothing but what we ourselves put there, unchanged."""
+def may_use(
+    layout: Layout, folder: PurePosixPath, candidate: str, earlier: Result | None, *, held: Path | None = None
+) -> bool:
+    """Whether a name in the outbox holds nothing but what we ourselves put there, unchanged.
+
+    `held` is the folder where somebody holds it.
+    """
     if str(folder) == "." and folded(candidate) == layout.status_file.stem:
         return False  # its manifest would be the daemon's own status file
     known = earlier.files if earlier else ()
-    directory = layout.outbox / folder
+    directory = held or layout.outbox / folder
     return all(
         is_ours(path, known) or not os.path.lexists(path)
         for path in (directory / f"{candidate}{suffix}" for suffix in SUFFIXES)
@@ -175,48 +184,58 @@ def publish(
     hashes, which are in the ledger before the first of them gets its name.
     """
     stage = layout.publishing(job.id)
-    _make_folder(layout, job.folder)
-    while True:
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir(parents=True)
-        staged = [_stage(stage, item) for item in rendered]
-        stem = ledger.results.reserve(
-            job.folder,
-            job.stem,
-            source=source_relative,
-            index=job.index,
-            job_id=job.id,
-            may_use=lambda candidate, earlier: may_use(layout, job.folder, candidate, earlier),
-        )
+    with _made_folder(layout, job.folder) as folder:
+        while True:
+            shutil.rmtree(stage, ignore_errors=True)
+            stage.mkdir(parents=True)
+            staged = [_stage(stage, item) for item in rendered]
+            crash.point("publish.staged")
+            stem = ledger.results.reserve(
+                job.folder,
+                job.stem,
+                source=source_relative,
+                index=job.index,
+                job_id=job.id,
+                may_use=lambda candidate, earlier: may_use(
+                    layout, job.folder, candidate, earlier, held=folder
+                ),
+            )
+            try:
+                written = _publish_as(layout, ledger, job, folder, stem, staged, log, manifest)
+            except FileExistsError:
+                # somebody put a file there between the look and the move: take the next name
+                _withdraw(ledger, job, folder, stem)
+                continue
+            if stem != job.stem:
+                ledger.rename_job(job.id, stem)
+            shutil.rmtree(stage, ignore_errors=True)
+            return written
+
+
+@contextlib.contextmanager
+def _made_folder(layout: Layout, folder: PurePosixPath) -> Iterator[Path]:
+    """The folder for results, held: whatever is done to its name meanwhile, they come out in it."""
+    with contextlib.ExitStack() as stack:
         try:
-            written = _publish_as(layout, ledger, job, stem, staged, log, manifest)
-        except FileExistsError:
-            # somebody put a file there between the look and the move: take the next name
-            _withdraw(layout, ledger, job.folder, stem)
-            continue
-        if stem != job.stem:
-            ledger.rename_job(job.id, stem)
-        shutil.rmtree(stage, ignore_errors=True)
-        return written
+            held = stack.enter_context(held_folder(layout.outbox, folder, make=True))
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            what = "link" if error.errno == errno.ELOOP else "file"
+            raise InputError(
+                f"The folder {folder} cannot be made in the outbox: a {what} stands in its place.",
+                hint=f"Rename that {what}, or the folder in the inbox.",
+                code="outbox_folder",
+            ) from error
+        yield held
 
 
-def _make_folder(layout: Layout, folder: PurePosixPath) -> None:
-    try:
-        (layout.outbox / folder).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(
-            f"The folder {folder} cannot be made in the outbox: a file stands in its place.",
-            hint="Rename that file, or the folder in the inbox.",
-            code="outbox_folder",
-        ) from error
-
-
-def _withdraw(layout: Layout, ledger: Ledger, folder: PurePosixPath, stem: str) -> None:
+def _withdraw(ledger: Ledger, job: Job, folder: Path, stem: str) -> None:
     """Take back half a result, and with it the rest of the earlier one that it was to replace."""
-    planned = ledger.results.find(folder, stem)
+    planned = ledger.results.find(job.folder, stem)
     for file in planned.files if planned else ():
-        _remove_ours(layout.outbox / folder / file.name, [file])
-    ledger.results.forget(folder, stem)
+        _remove_ours(folder / file.name, [file])
+    ledger.results.forget(job.folder, stem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +255,12 @@ def _publish_as(
     layout: Layout,
     ledger: Ledger,
     job: Job,
+    directory: Path,
     stem: str,
     staged: Sequence[_Staged],
     log: str,
     manifest: Manifest,
 ) -> Manifest:
-    directory = layout.outbox / job.folder
     outputs = tuple(_output(job.folder / f"{stem}.{s.rendered.format}", s) for s in staged)
     manifest = replace(manifest, outputs=outputs)
     sources = {f"{stem}.{s.rendered.format}": s.path for s in staged}
@@ -254,21 +273,26 @@ def _publish_as(
     before = earlier.files if earlier else ()
     planned = [_result_file(name, path, hashes[name]) for name, path in sources.items()]
     ledger.results.plan_files(job.folder, stem, [*planned, *before])
+    crash.point("publish.planned")
+    _clear(directory, stem, before, keep=set(sources))
     _move_into(directory, stem, sources, [*planned, *before])
-    _remove_stale(directory, before, keep=set(sources))
-    fsync_dir(directory)
     published = [_result_file(name, directory / name, hashes[name]) for name in sources]
     ledger.results.publish(job.folder, stem, published)
+    crash.point("publish.entered")
     return manifest
 
 
 def _move_into(directory: Path, stem: str, sources: Mapping[str, Path], known: Sequence[ResultFile]) -> None:
-    """Audio, log, manifest: in this order, with an earlier manifest gone before anything is replaced."""
-    _remove_ours(directory / f"{stem}.json", known)
-    for name, path in sources.items():
-        target = directory / name
-        _remove_ours(target, known)
-        move_new(path, target)
+    """Audio and log, and only when those are there for good the manifest."""
+    manifest = f"{stem}.json"
+    for name in [*(name for name in sources if name != manifest), manifest]:
+        if name == manifest:
+            fsync_dir(directory)
+        _remove_ours(directory / name, known)
+        move_new(sources[name], directory / name)
+        crash.point("publish.moved")
+    fsync_dir(directory)
+    crash.point("publish.synced")
 
 
 def _remove_ours(path: Path, known: Sequence[ResultFile]) -> None:
@@ -276,8 +300,13 @@ def _remove_ours(path: Path, known: Sequence[ResultFile]) -> None:
         path.unlink()
 
 
-def _remove_stale(directory: Path, before: Sequence[ResultFile], keep: set[str]) -> None:
-    """Files of the earlier result in formats that are no longer wanted."""
+def _clear(directory: Path, stem: str, before: Sequence[ResultFile], keep: set[str]) -> None:
+    """The earlier manifest goes first, for good; then the formats that are no longer wanted."""
+    if not before:
+        return
+    _remove_ours(directory / f"{stem}.json", before)
+    fsync_dir(directory)
+    crash.point("publish.cleared")
     for file in before:
         if file.name not in keep:
             _remove_ours(directory / file.name, [file])
@@ -315,11 +344,14 @@ class Failure:
     "failed or cancelled"
 
 
-def failed_name(layout: Layout, drop: Drop) -> Path:
-    """Where the dropped file itself goes: its own name below failed/, with a suffix where taken."""
+def failed_name(layout: Layout, drop: Drop, *, name: str | None = None) -> Path:
+    """Where the dropped file itself goes: its own name below failed/, with a suffix where taken.
+
+    `name` stands in for a name that the outbox's disk does not take.
+    """
     folder = _folder_in(layout.failed, safe_folder(drop.folder))
     for number in range(1, 10_000):
-        candidate = folder / numbered(drop.name, number)
+        candidate = folder / numbered(name or drop.name, number)
         free = not os.path.lexists(candidate) or _same_bytes(candidate, drop)
         if free and _may_note(candidate):
             return candidate
@@ -327,12 +359,16 @@ def failed_name(layout: Layout, drop: Drop) -> Path:
 
 
 def _folder_in(root: Path, folder: PurePosixPath) -> Path:
-    """`root / folder`, each of its names with a suffix where a file has that name."""
+    """`root / folder`, each of its names with a suffix where a file or a link has that name."""
     path = root
     for part in folder.parts:
         names = (path / numbered(part, number) for number in range(1, 10_000))
-        path = next(name for name in names if name.is_dir() or not os.path.lexists(name))
+        path = next(name for name in names if _is_folder(name) or not os.path.lexists(name))
     return path
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _same_bytes(path: Path, drop: Drop) -> bool:
@@ -406,7 +442,8 @@ def remove_stale_notes(layout: Layout, drop: Drop) -> None:
 
 def _is_our_record(path: Path) -> bool:
     try:
-        return bool(json.loads(path.read_bytes()).get("schema") == ERROR_SCHEMA)
+        with open_regular(path) as stream:
+            return bool(json.load(stream).get("schema") == ERROR_SCHEMA)
     except (OSError, ValueError, AttributeError):
         return False
 

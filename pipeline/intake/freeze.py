@@ -4,15 +4,18 @@ Knows job files, folder defaults and the voice library; moves nothing and knows 
 JobSpec holds every setting in full, so that later changes of defaults or voices do not reach it.
 """
 
+import errno
+import hashlib
 import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from pipeline.config import Config
 from pipeline.errors import InputError, SpecError
-from pipeline.files import display, open_regular, sha256_of
+from pipeline.files import ENVIRONMENT_ERRNOS, display, open_beneath
 from pipeline.intake.ignore import DEFAULTS_NAMES
 from pipeline.jobs.job import Drop, JobSpec, VoiceChoice
 from pipeline.jobs.settings import Kind, Settings
@@ -47,9 +50,12 @@ class Freezer:
         folder = self._layout.source_folder(drop.id, drop.mode)
         kind = PurePosixPath(drop.relative).suffix.lower()
         layers = self.folder_layers(drop.folder)
-        for request in _requests(folder / drop.name, kind):
+        for request in _requests(folder, drop.name, kind):
             for name in request.references:
-                _require(folder / name, name)
+                try:
+                    _require(folder, name).close()
+                except FileNotFoundError as error:
+                    raise _missing(self._layout.inbox / drop.folder, name) from error
             yield self._freeze(request, layers, folder)
 
     def _freeze(self, request: Request, layers: Mapping[str, Settings], folder: Path) -> JobSpec:
@@ -113,8 +119,9 @@ class Freezer:
         if is_url(named):
             return VoiceChoice(name=named, clip=named)  # fetched, and hashed, by the worker
         if looks_like_clip(named):
-            clip = _require(folder / normalised(named), named)
-            return VoiceChoice(name=named, clip=normalised(named), clip_sha256=sha256_of(clip))
+            with _require(folder, normalised(named)) as clip:
+                digest = hashlib.file_digest(clip, "sha256").hexdigest()
+            return VoiceChoice(name=named, clip=normalised(named), clip_sha256=digest)
         if user != "espeak":
             near = self._library.nearest(named)
             raise InputError(
@@ -129,9 +136,8 @@ class Freezer:
         layers = {}
         for place in (folder, *folder.parents):
             for name in DEFAULTS_NAMES:
-                path = self._layout.inbox / place / name
-                if os.path.lexists(path):
-                    layers[str(place / name)] = _defaults(path, str(place / name))
+                if os.path.lexists(self._layout.inbox / place / name):
+                    layers[str(place / name)] = _defaults(self._layout.inbox, str(place / name))
         return layers
 
 
@@ -148,41 +154,55 @@ def kind_of(name: str) -> Kind:
     return "vc" if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES else "tts"
 
 
-def _requests(path: Path, suffix: str) -> tuple[Request, ...]:
+def _requests(folder: Path, name: str, suffix: str) -> tuple[Request, ...]:
     """What a claimed file asks for."""
     if suffix in (".yaml", ".yml"):
-        return parse_job_file(read_job_file(path), display(path.name))
-    return (Request(kind=kind_of(path.name), settings=Settings(), file=path.name),)
+        return parse_job_file(read_yaml(folder, name), display(name))
+    return (Request(kind=kind_of(name), settings=Settings(), file=name),)
 
 
-def read_job_file(path: Path) -> bytes:
-    """Its bytes; a little over the limit shows that there are too many."""
-    with open_regular(path) as stream:
+def read_yaml(root: Path, relative: str) -> bytes:
+    """The bytes of a YAML file beneath `root`; a little over the limit shows that there are too many."""
+    with open_beneath(root, relative) as stream:
         return stream.read(MAX_BYTES + 1)
 
 
-def _require(path: Path, name: str) -> Path:
-    """A file that a job names; it may not be a link to somewhere else."""
+def _require(folder: Path, name: str) -> BufferedReader:
+    """A file that a job names, opened; it may not be a link to somewhere else."""
     try:
-        with open_regular(path):
-            return path
-    except FileNotFoundError as error:
-        raise InputError(
-            f"The job names {display(name)}, which did not arrive.",
-            code="part_missing",
-            hint="Drop both together. A clip that many jobs use belongs into the voices folder.",
-        ) from error
+        return open_beneath(folder, name)
     except OSError as error:
-        raise InputError(
-            f"The job names {display(name)}, which cannot be read: {error.strerror}.",
-            code="part_unreadable",
-            hint="It must be an ordinary file, not a link.",
-        ) from error
+        if error.errno == errno.ENOENT or error.errno in ENVIRONMENT_ERRNOS:
+            raise
+        raise _unreadable(name, error) from error
 
 
-def _defaults(path: Path, name: str) -> Settings:
+def _missing(lay_in: Path, name: str) -> InputError:
+    """Only files are claimed along with a job file: of what else lies there, the reason is told."""
     try:
-        return parse_defaults(read_job_file(path), display(name))
+        _require(lay_in, name).close()
+    except InputError as error:
+        return error
+    except FileNotFoundError:
+        pass
+    return InputError(
+        f"The job names {display(name)}, which did not arrive.",
+        code="part_missing",
+        hint="Drop both together. A clip that many jobs use belongs into the voices folder.",
+    )
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    return InputError(
+        f"The job names {display(name)}, which cannot be read: {error.strerror}.",
+        code="part_unreadable",
+        hint="It must be an ordinary file, not a link.",
+    )
+
+
+def _defaults(inbox: Path, name: str) -> Settings:
+    try:
+        return parse_defaults(read_yaml(inbox, name), display(name))
     except OSError as error:
         raise SpecError(f"{display(name)} cannot be read: {error.strerror}.") from error
 
