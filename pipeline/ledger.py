@@ -376,6 +376,18 @@ class Ledger:
         found = {row["state"]: int(row["n"]) for row in rows}
         return {state.value: found.get(state.value, 0) for state in JobState}
 
+    def oldest_queued_at(self) -> float | None:
+        """When the job that has been queued for longest was submitted; None if none is queued."""
+        row = self._db.row("SELECT MIN(submitted_at) AS at FROM jobs WHERE state = 'queued'")
+        return None if row is None or row["at"] is None else float(row["at"])
+
+    def attempts_by_outcome(self) -> dict[str, int]:
+        """Number of attempts that ended so."""
+        rows = self._db.rows(
+            "SELECT outcome, COUNT(*) AS n FROM attempts WHERE outcome IS NOT NULL GROUP BY outcome"
+        )
+        return {row["outcome"]: int(row["n"]) for row in rows}
+
     def failed_since(self, moment: float) -> int:
         """Number of dropped files that ended in `failed/` since `moment`."""
         return self._db.number(

@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS attempts (
     outcome TEXT,                    -- done failed cancelled interrupted environment died lost; NULL while it runs
     PRIMARY KEY (job_id, number)
 );
+CREATE INDEX IF NOT EXISTS attempts_by_outcome ON attempts (outcome);
 
 -- One row for each name in the outbox that is ours: planned when the job is claimed, filled when published.
 CREATE TABLE IF NOT EXISTS results (

@@ -115,3 +115,19 @@ def test_sums_grow_and_stay(ledger: Ledger, layout: Layout) -> None:
         Tally.PRUNED_BYTES: 0.0,
     }
     again.close()
+
+
+def test_attempts_and_the_oldest_job_are_counted(ledger: Ledger, clock: Clock) -> None:
+    """What is running has no outcome yet."""
+    assert (ledger.attempts_by_outcome(), ledger.oldest_queued_at()) == ({}, None)
+    for number, state in enumerate((JobState.DONE, JobState.DONE, JobState.FAILED)):
+        submit(ledger, a_job(f"d{number}-0", drop_id=f"d{number}"), drop=a_drop(f"d{number}"))
+        ledger.claim("w")
+        ledger.finish(f"d{number}-0", state)
+    for number in (5, 4):
+        job = a_job(f"d{number}-0", drop_id=f"d{number}", submitted_at=float(number))
+        submit(ledger, job, drop=a_drop(f"d{number}"))
+    assert ledger.oldest_queued_at() == 4.0
+    ledger.claim("w")
+    assert ledger.attempts_by_outcome() == {"done": 2, "failed": 1}
+    assert ledger.oldest_queued_at() == 5.0
