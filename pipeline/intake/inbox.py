@@ -166,6 +166,10 @@ class Inbox:
         self._idle_passes = 0
         self._offered = False
 
+    def check(self) -> None:
+        """Raise RootProblem where the inbox is not there or not itself."""
+        self._root.check()
+
     def scan(self, now: float) -> Scan:
         """Look through the inbox, or go on where the last pass stopped. `now` is monotonic seconds.
 
@@ -196,6 +200,10 @@ class Inbox:
     def entries(self) -> int:
         """Drops by their name that are known of, settled or not; what is done is not counted."""
         return len(self._settling)
+
+    def first_seen(self, relative: str, now: float) -> float:
+        """Since when a file is known, monotonic; `now` if it is not."""
+        return self._settling.first_seen(relative, now)
 
     def next_scan_in(self, now: float, *, events: bool) -> float:
         """Seconds until the next scan, at the latest. `events`: changes are being told of.

@@ -500,7 +500,7 @@ def test_what_is_mounted_over_the_inbox_is_not_touched(
     def hang(*_: object, **__: object) -> None:
         raise AssertionError("the folder was looked at")
 
-    monkeypatch.setattr(Path, "stat", hang)
+    monkeypatch.setattr("pipeline.intake.wakeup._identity", hang)
     monkeypatch.setattr(os, "utime", hang)
     desk.tend(100)
     assert not desk.wakeup.relied_on and desk.wakeup.moved
