@@ -243,7 +243,7 @@ BAD_JOB_FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a backslash": (r"text_file: ..\x.txt", ("is no file name; separate folders by a forward slash.",)),
     "a web address": ("text: hi\nvoice: https://example.org/a.wav", ("espeak cannot imitate a recording",)),
     "an address without TLS": ("text: hi\nvoice: http://example.org/a.wav", ("line 2: voice: http://example", "https://;")),
-    "a text by web address": ("text_file: https://example.org/a.txt", ("only `voice` and `audio` may be one.",)),
+    "a text by web address": ("text_file: https://example.org/a.txt", ("only `voice` and `audio` may",)),
     "another kind": ("kind: sing\ntext: la", ("kind: expected tts, vc or concat, found 'sing'.",)),
     "an engine that is not here": ("text: hi\nengine: chatterbox", ("engine chatterbox is not available",)),
     "a recogniser that is not here": ("text: hi\ncheck: {by: whisper}", ("recogniser whisper is not",)),
