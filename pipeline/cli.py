@@ -31,7 +31,7 @@ from pipeline.logs import log_to
 from pipeline.outbox import failed_name, note_paths
 from pipeline.screen import screen
 from pipeline.sd_notify import from_environment
-from pipeline.status import read_status, snapshot_jobs
+from pipeline.status import last_status, snapshot_jobs
 from pipeline.supervisor import Supervisor
 
 CONFIG_VARIABLE = "VOXSPOOL_CONFIG"
@@ -129,7 +129,7 @@ def _summary(layout: Layout, since: float) -> list[str]:
     told += [
         f"Failed: {display(drop.relative)} (why: {_note(layout, drop)})" for drop in failed[:SUMMARY_LINES]
     ]
-    waiting = (read_status(layout.status_file) or {}).get("waiting", [])
+    waiting = (last_status(layout) or {}).get("waiting", [])
     told += [f"Left in the inbox: {entry['path']}: {entry['reason']}" for entry in waiting[:SUMMARY_LINES]]
     hidden = len(speech) + len(failed) + len(waiting) - len(told)
     return [*told, f"... and {hidden} more."] if hidden else told or ["There was nothing to do."]
@@ -178,7 +178,7 @@ def show_status(options: argparse.Namespace) -> int:
 
 def _status(layout: Layout) -> dict[str, Any]:
     """What `status.json` says, with the ledger's word on progress: it is seconds fresher."""
-    status = read_status(layout.status_file) or {"state": "never started", "waiting": [], "notes": []}
+    status = last_status(layout) or {"state": "never started", "waiting": [], "notes": []}
     status["inbox"] = str(layout.inbox)
     if not _daemon_runs(layout) and status["state"] != "never started":
         status["state"] = "stopped"
@@ -203,7 +203,7 @@ def explain_path(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     layout = layout_of(config)
     ledger = _ledger(layout)
-    told = explain(options.path, config, ledger, read_status(layout.status_file), _daemon_runs(layout))
+    told = explain(options.path, config, ledger, last_status(layout), _daemon_runs(layout))
     print("\n".join(told))
     return 0
 

@@ -97,6 +97,11 @@ class Layout:
         return self.outbox / "status.json"
 
     @property
+    def status_copy(self) -> Path:
+        """The same for the command line, which must know when the outbox is away."""
+        return self.state / "status.json"
+
+    @property
     def pause_file(self) -> Path:
         """While it exists, nothing new is started."""
         return self.inbox / "PAUSE"

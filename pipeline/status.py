@@ -5,6 +5,7 @@ whole, at most every five seconds, and only when something in it changed: each w
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ class WaitingFile:
     path: str
     state: str
     reason: str
+    age_seconds: float = 0.0
+    "for how long this run of the daemon has seen it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +114,7 @@ def _failed_entries(ledger: Ledger, layout: Layout) -> Iterator[dict[str, Any]]:
     """What lies in `failed/` now, newest first."""
     for drop in ledger.newest_failed(MAX_FAILED_LISTED):
         place = last_place(layout, drop)
-        if place is not None and place.exists():
+        if place is not None and os.path.lexists(place):
             jobs = [job for job in ledger.jobs_of(drop.id) if job.error_message]
             yield {
                 "path": display(place.relative_to(layout.outbox)),
@@ -127,7 +130,7 @@ def _queued_entry(job: Job) -> dict[str, Any]:
 def listed(waiting: Sequence[WaitingFile]) -> list[dict[str, str]]:
     """Waiting files as they are shown: sorted by path, the first few hundred."""
     entries = sorted(waiting, key=lambda entry: entry.path)[:MAX_LISTED]
-    return [{**asdict(entry), "path": display(entry.path)} for entry in entries]
+    return [{"path": display(one.path), "state": one.state, "reason": one.reason} for one in entries]
 
 
 def moment(seconds: float) -> str:
@@ -159,6 +162,11 @@ class StatusFile:
         atomic_write(self._path, data, durable=False)
         self._written = snapshot
         return True
+
+
+def last_status(layout: Layout) -> dict[str, Any] | None:
+    """What the daemon said last, or None; its own copy first, since the outbox may be away or hang."""
+    return read_status(layout.status_copy) or read_status(layout.status_file)
 
 
 def read_status(path: Path) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from pipeline.files import display, exclusive_lock
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.intake import Intake
-from pipeline.intake.roots import probe_writable
+from pipeline.intake.roots import Role, memory_key, open_root, probe_writable
 from pipeline.intake.watch import Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import layout_of
@@ -90,11 +90,15 @@ class Supervisor:
         self._systemd = systemd or Systemd()
         self._ready = False
         self._stuck_told = ""
-        self._status = StatusFile(self._layout.status_file, clock=time.monotonic, wall=time.time)
+        self._status, self._status_copy = (
+            StatusFile(path, clock=time.monotonic, wall=time.time)
+            for path in (self._layout.status_file, self._layout.status_copy)
+        )
         self._started_at = time.time()
         self._start_failures = 0
         self._worker_trouble = ""
         self._tick_trouble = ""
+        self._status_trouble = ""
         self._workers_not_before = 0.0
         self._troubled_since: float | None = None
         self._sources_owed = True
@@ -221,12 +225,29 @@ class Supervisor:
             self._ledger.faults.add(code=code, file="", message=message)
 
     def _tell_status(self, state: str, *, force: bool = False) -> None:
+        """To everybody in the outbox, and to the command line where the outbox is away."""
+        if not (force or self._status_copy.due()):
+            return
         try:
-            if force or self._status.due():
-                self._tell_systemd(state)
-                self._status.write(self._snapshot(state))
+            self._tell_systemd(state)
+            snapshot = self._snapshot(state)
         except (EnvironmentFailure, OSError) as error:
-            logger.error("the status cannot be written: {}", error)
+            logger.error("the status cannot be told: {}", error)
+            return
+        self._status_trouble = ""
+        for write in (self._status_copy.write, self._publish_status):
+            try:
+                write(snapshot)
+            except (EnvironmentFailure, OSError) as error:
+                logger.error("the status cannot be written: {}", error)
+                self._status_trouble = f"The status cannot be written: {error}"
+
+    def _publish_status(self, snapshot: Snapshot) -> None:
+        """Never beneath a mount that is away."""
+        mark = self._ledger.meta(memory_key(Role.OUTBOX, self._layout.outbox))
+        if mark is not None:
+            open_root(self._layout.outbox, Role.OUTBOX, expected_uuid=mark, leave_marker=False)
+        self._status.write(snapshot)
 
     def _reload_if_asked(self) -> None:
         if self._asked.reload:
@@ -441,7 +462,8 @@ class Supervisor:
             self._tick_trouble,
             self._ledger.meta("trouble") or "",
         )
-        return tuple(sentence for sentence in known if sentence)
+        told = tuple(dict.fromkeys(sentence for sentence in known if sentence))
+        return told or ((self._status_trouble,) if self._status_trouble else ())
 
     def _snapshot(self, state: str) -> Snapshot:
         waiting = self._watch.waiting()

@@ -10,7 +10,7 @@ from pipeline.config import Config
 from pipeline.doctor.finding import Finding, failure, warning, well
 from pipeline.files import display, exclusive_lock
 from pipeline.layout import Layout, layout_of
-from pipeline.status import read_status
+from pipeline.status import last_status
 from pipeline.synced import SYNCTHING_MARK, missing_ignores, sync_mark
 
 
@@ -30,7 +30,7 @@ def running(layout: Layout) -> bool:
 
 def _daemons(layout: Layout) -> Iterator[Finding]:
     if running(layout):
-        process = (read_status(layout.status_file) or {}).get("pid", "unknown")
+        process = (last_status(layout) or {}).get("pid", "unknown")
         yield well(f"Voxspool is running (process {process})")
         return
     yield well("Voxspool is not running")

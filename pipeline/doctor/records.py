@@ -14,7 +14,7 @@ from pipeline.jobs.job import DropState
 from pipeline.layout import Layout, last_place, layout_of
 from pipeline.ledger import Ledger
 from pipeline.retention import DAY_SECONDS
-from pipeline.status import moment, read_status
+from pipeline.status import last_status, moment
 
 MANY_FAILED = 50
 _CODES = "docs/operations.md, Error codes, says what each code means."
@@ -46,7 +46,7 @@ def _damage(ledger: Ledger, layout: Layout) -> Finding:
 def _trouble(ledger: Ledger, layout: Layout) -> Iterator[Finding]:
     """What keeps a running daemon from going on, or kept the last one."""
     if running(layout):
-        for sentence in (read_status(layout.status_file) or {}).get("trouble", ()):
+        for sentence in (last_status(layout) or {}).get("trouble", ()):
             yield failure(f"the daemon says: {sentence}", "It goes on by itself as soon as that is mended.")
         return
     stale = ledger.meta("trouble")
