@@ -50,6 +50,12 @@ class Daemon:
 
     def start(self) -> "Daemon":
         """`daemon.py run`, until it says that it is running."""
+        pid = self.launch()
+        self.wait(lambda: self.status().get("pid") == pid)
+        return self
+
+    def launch(self) -> int:
+        """`daemon.py run`, wherever that leads; its process id."""
         with open(self.root / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(REPOSITORY / "daemon.py"), "run", "--config", str(self.config)],
@@ -58,9 +64,7 @@ class Daemon:
                 stderr=log,
                 start_new_session=True,
             )
-        pid = self.process.pid
-        self.wait(lambda: self.status().get("pid") == pid)
-        return self
+        return self.process.pid
 
     def stop(self) -> int:
         """SIGTERM and the exit code."""
