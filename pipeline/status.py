@@ -33,8 +33,6 @@ class WaitingFile:
     path: str
     state: str
     reason: str
-    age_seconds: float = 0.0
-    "for how long this run of the daemon has seen it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

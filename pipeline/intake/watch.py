@@ -139,9 +139,17 @@ class Watch:
             told = (
                 error if isinstance(error, EnvironmentFailure) else EnvironmentFailure(f"The inbox: {error}.")
             )
-            self.trouble = f"{told.message} {told.hint}".strip()
+            self._tell(told)
             self._next_at = self._clock() + ROOT_RETRY_SECONDS
             return ()
+
+    def _tell(self, error: EnvironmentFailure) -> None:
+        """Say what keeps us from looking; the same trouble is one fault, however long it lasts."""
+        told = f"{error.message} {error.hint}".strip()
+        if told != self.trouble:
+            with contextlib.suppress(EnvironmentFailure):  # it may be the ledger's
+                self._ledger.faults.add(code=error.code, file="", message=error.message)
+        self.trouble = told
 
     def look_seconds(self) -> float:
         """For how long a look has been out that has not ended, nor has been told of as trouble."""
@@ -198,6 +206,8 @@ class Watch:
         since: dict[str, float] = {}
         for entry in waiting:
             since[entry.state] = min(since.get(entry.state, now), entry.since)
+        if self._inbox is not None and self._refused:
+            since["waiting"] = min(self._inbox.first_seen(relative, now) for relative in self._refused)
         up = self._inbox is not None
         return Seen(
             roots={name: up and not (self.stalled and self._asked == path) for name, path in self._places()},
