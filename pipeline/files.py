@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
+from pipeline import crash
+
 COPY_BLOCK_BYTES = 1 << 20
 # "The machine is at fault": full, over quota, read-only, gone, failing.
 ENVIRONMENT_ERRNOS = frozenset(
@@ -129,6 +131,7 @@ def _rename_new(source: Path, target: Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
         os.rename(source, target)
         return
+    crash.point("move.linked")
     os.unlink(source)
 
 

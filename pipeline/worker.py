@@ -19,7 +19,7 @@ from typing import Protocol
 
 from loguru import logger
 
-from pipeline import notify
+from pipeline import crash, notify
 from pipeline.config import Config, Fetch
 from pipeline.errors import (
     Cancelled,
@@ -151,6 +151,7 @@ class Worker:
         """One job from claim to its last state."""
         logger.info("{} {}: started", job.id, job.source.name)
         self._progress.begin(job)
+        crash.point("job.taken")
         try:
             self._attempt(job)
         except EnvironmentFailure as error:
@@ -191,6 +192,7 @@ class Worker:
         assert drop is not None
         source = self._layout.source_folder(drop.id, drop.mode)
         rendering = render(job, self._layout, self._tools, self._progress.report, source=source)
+        crash.point("job.rendered")
         self._progress.report("publishing", rendering.chunks, rendering.chunks)
         self._check_roots()
         manifest = publish(
@@ -202,10 +204,12 @@ class Worker:
             job_log(job, rendering.manifest),
             rendering.manifest,
         )
+        crash.point("job.published")
         with self._ledger.one_commit():
             self._ledger.finish(job.id, JobState.DONE)
             self._ledger.tallies.add(Tally.AUDIO_SECONDS, _speech_seconds(manifest))
             self._ledger.tallies.add(Tally.WORK_SECONDS, manifest.timings.total_seconds)
+        crash.point("job.finished")
         self._close(job, rendering, manifest)
 
     def _check_roots(self) -> None:
@@ -241,6 +245,7 @@ class Worker:
         error.message = _naming(job, error.message)
         logger.warning("{} {}: {}: {}", job.id, job.source.name, state, error.message)
         self._ledger.finish(job.id, state, code=error.code, message=error.message, hint=error.hint)
+        crash.point("job.failed")
         self._tidy(job)
         ended = self._ledger.job(job.id)
         if ended is not None:
@@ -250,6 +255,7 @@ class Worker:
         """The job has ended: its own folders go, and its source if it was the last of its jobs."""
         shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
         shutil.rmtree(self._layout.publishing(job.id), ignore_errors=True)
+        crash.point("job.tidied")
         if self._ledger.meta("trouble"):
             self._ledger.set_meta("trouble", "")
         self._owed.add(job.drop_id)

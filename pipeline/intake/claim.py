@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
+from pipeline import crash
 from pipeline.errors import EnvironmentFailure
 from pipeline.files import (
     ENVIRONMENT_ERRNOS,
@@ -68,6 +69,7 @@ def take(layout: Layout, drop: Drop, shared: frozenset[str] = frozenset()) -> tu
         return _copy_to_spool(layout, drop)
     for member in drop.members:
         _bring(layout, drop, member, copy if member in shared else os.rename)
+        crash.point("claim.taken")
     try:
         with held_folder(layout.inbox, _room(layout, drop)[1]) as folder:
             return _proven(folder / drop.name, drop.stamp[:3])
@@ -151,6 +153,7 @@ def _copy_to_spool(layout: Layout, drop: Drop) -> tuple[str, Stamp]:
     shutil.rmtree(folder, ignore_errors=True)
     for member in drop.members:
         _bring(layout, drop, member, copy)
+        crash.point("claim.copied")
     try:
         with held_folder(layout.inbox, drop.folder) as original:
             digest, stamp = _proven(original / drop.name, drop.stamp[:3])
@@ -240,7 +243,9 @@ def end_if_complete(layout: Layout, ledger: Ledger, drop_id: str) -> DropState |
             return None
         failures = [failure_of(job) for job in jobs if job.state is not JobState.DONE]
         state, location = finish_failed(layout, drop, failures) if failures else finish_done(layout, drop)
+        crash.point("end.moved")
         ledger.end_drop(drop_id, state, location)
+        crash.point("end.entered")
         return state
 
 
@@ -267,6 +272,7 @@ def _move_to_failed(layout: Layout, drop: Drop, name: str, failures: list[Failur
     place = PurePosixPath(target.relative_to(layout.outbox))
     with held_folder(layout.outbox, place.parent, make=True) as folder:
         write_failure_notes(drop, folder / place.name, failures)
+        crash.point("end.noted")
         source = layout.claimed(drop.id) / drop.name
         if os.path.lexists(source):
             _replace_same(source, folder / place.name)
