@@ -63,15 +63,15 @@ class Snapshot:
     "how many more are queued and waiting than are listed"
 
 
-def snapshot_jobs(ledger: Ledger, layout: Layout) -> dict[str, Any]:
-    """The part of a snapshot that the ledger tells."""
+def snapshot_jobs(ledger: Ledger, layout: Layout, *, reachable: bool = True) -> dict[str, Any]:
+    """The part of a snapshot that the ledger tells. The outbox is looked at only if it is `reachable`."""
     counts = ledger.counts()
     queued = ledger.jobs_in(JobState.QUEUED, limit=MAX_LISTED)
     return {
         "jobs": counts,
         "running": [running_entry(progress) for progress in ledger.progress()],
         "queued": [_queued_entry(job) for job in queued],
-        "failed": list(_failed_entries(ledger, layout)),
+        "failed": list(_failed_entries(ledger, layout, reachable=reachable)),
         "errors": [error_entry(kind) for kind in ledger.faults.kinds()[:MAX_CODES_LISTED]],
         "totals": {tally.value: round(total) for tally, total in ledger.tallies.sums().items()},
         "not_listed": {"queued": counts[JobState.QUEUED] - len(queued)},
@@ -108,11 +108,11 @@ def error_entry(kind: Kind) -> dict[str, Any]:
     }
 
 
-def _failed_entries(ledger: Ledger, layout: Layout) -> Iterator[dict[str, Any]]:
+def _failed_entries(ledger: Ledger, layout: Layout, *, reachable: bool) -> Iterator[dict[str, Any]]:
     """What lies in `failed/` now, newest first."""
     for drop in ledger.newest_failed(MAX_FAILED_LISTED):
         place = last_place(layout, drop)
-        if place is not None and os.path.lexists(place):
+        if place is not None and (not reachable or os.path.lexists(place)):
             jobs = [job for job in ledger.jobs_of(drop.id) if job.error_message]
             yield {
                 "path": display(place.relative_to(layout.outbox)),

@@ -24,11 +24,12 @@ from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, EnvironmentFailure
 from pipeline.events import emit
 from pipeline.files import display, exclusive_lock
+from pipeline.intake.aside import Aside, Errand
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.intake import Intake
 from pipeline.intake.roots import Role, memory_key, open_root, probe_writable
-from pipeline.intake.watch import Watch
+from pipeline.intake.watch import PATIENCE_SECONDS, Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import layout_of
 from pipeline.ledger import Ledger, Progress
@@ -101,7 +102,9 @@ class Supervisor:
         self._status_trouble = ""
         self._workers_not_before = 0.0
         self._troubled_since: float | None = None
-        self._sources_owed = True
+        self._sources_owed = self._leftovers = True
+        self._desk = Aside("status")
+        self._publishing: Errand[bool] | None = None
         self._schedule = schedule.Scheduler()
         self._pruned_at_start = False
         self._retention_notes: tuple[str, ...] = ()
@@ -129,9 +132,6 @@ class Supervisor:
         return 1 if self._once and self._ledger.failed_since(self._started_at) else 0
 
     def _startup(self) -> None:
-        for folder in (self._layout.inbox, self._layout.outbox, self._layout.voices):
-            with contextlib.suppress(OSError):  # a share that is away: the watch says so and tries again
-                folder.mkdir(parents=True, exist_ok=True)
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
         self._use(self._config)
         self._asked.listen()
@@ -158,8 +158,7 @@ class Supervisor:
         """What an earlier run left behind is ordinary work."""
         for progress in self._ledger.progress():
             self._queue_again(progress.job, "lost")
-        for folder in (self._layout.work_root, self._layout.publishing_root):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._layout.work_root, ignore_errors=True)
         self._ledger.set_meta("trouble", "")
 
     def _main_loop(self) -> None:
@@ -243,11 +242,18 @@ class Supervisor:
                 self._status_trouble = f"The status cannot be written: {error}"
 
     def _publish_status(self, snapshot: Snapshot) -> None:
-        """Never beneath a mount that is away."""
+        """Never beneath a mount that is away; one that does not answer is not waited for."""
+        if self._publishing is not None and not self._publishing.wait(0.0):
+            return
         mark = self._ledger.meta(memory_key(Role.OUTBOX, self._layout.outbox))
+        self._publishing = self._desk.send(lambda: self._write_status(mark, snapshot))
+        if self._publishing.wait(PATIENCE_SECONDS):
+            self._publishing.result()
+
+    def _write_status(self, mark: str | None, snapshot: Snapshot) -> bool:
         if mark is not None:
             open_root(self._layout.outbox, Role.OUTBOX, expected_uuid=mark, leave_marker=False)
-        self._status.write(snapshot)
+        return self._status.write(snapshot)
 
     def _reload_if_asked(self) -> None:
         if self._asked.reload:
@@ -260,6 +266,9 @@ class Supervisor:
         """What needs both folders: cancelled jobs, and sources whose last move is still to come."""
         if not self._watch.open:
             return
+        if self._leftovers:  # of an earlier run: no worker of this one has begun
+            self._leftovers = False
+            shutil.rmtree(self._layout.publishing_root, ignore_errors=True)
         for job in self._ledger.cancelled_while_queued():
             self._end(job, JobState.CANCELLED, "cancelled", f"{job.source.name} was cancelled.")
         if self._sources_owed:
@@ -288,7 +297,7 @@ class Supervisor:
         emit(notify.unsuccessful(job), self._hooks)
 
     def _paused(self) -> bool:
-        return os.path.lexists(self._layout.pause_file)
+        return self._watch.paused()
 
     def _nothing_left(self) -> bool:
         """Nothing settles, nothing is queued, nothing is being done; or nothing can be done."""
@@ -310,7 +319,10 @@ class Supervisor:
 
     def _end(self, job: Job, state: JobState, code: str, message: str, hint: str = "") -> None:
         self._ledger.finish(job.id, state, code=code, message=message, hint=hint)
-        end_if_complete(self._layout, self._ledger, job.drop_id)
+        if self._watch.open:
+            end_if_complete(self._layout, self._ledger, job.drop_id)
+        else:
+            self._sources_owed = True
         ended = self._ledger.job(job.id)
         if ended is not None:
             self._tell(ended)
@@ -468,7 +480,7 @@ class Supervisor:
     def _snapshot(self, state: str) -> Snapshot:
         waiting = self._watch.waiting()
         shown = listed(waiting)
-        jobs = snapshot_jobs(self._ledger, self._layout)
+        jobs = snapshot_jobs(self._ledger, self._layout, reachable=self._watch.answering)
         return Snapshot(
             voxspool=__version__,
             pid=os.getpid(),

@@ -14,6 +14,8 @@ from multiprocessing.context import SpawnProcess
 from pipeline.config import Config
 from pipeline.pools.base import Ended
 
+KILL_SECONDS = 10.0
+
 Target = Callable[[Config, str, int], None]
 
 
@@ -83,8 +85,10 @@ class LocalPool:
                 os.kill(process.pid, signal.SIGTERM)
 
     def kill_all(self) -> None:
-        """End all that are left, at once, and wait for them to be gone."""
+        """End all that are left, at once, and wait for them to be gone, if not for ever: a disk that does not
+        answer keeps even the killed.
+        """
         for process, _ in self._processes.values():
             process.kill()
         for process, _ in self._processes.values():
-            process.join()
+            process.join(KILL_SECONDS)

@@ -3,7 +3,9 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,12 +14,15 @@ from ledger_samples import Clock
 
 from pipeline.config import Config
 from pipeline.intake.intake import Intake
+from pipeline.intake.opening import Opened, open_folders
+from pipeline.intake.roots import Root
 from pipeline.intake.watch import ROOT_RETRY_SECONDS, Watch
-from pipeline.jobs.job import DropState, JobState
+from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 
 EMPTY_SECONDS = 61.0
+PATIENCE_SECONDS = 10.0
 
 
 class Eyes:
@@ -220,8 +225,6 @@ def test_one_inbox_has_one_daemon(
 
 def test_events_make_it_look_at_once(layout: Layout, ledger: Ledger, config: Config) -> None:
     """With the kernel's help, and in real time."""
-    import time
-
     intake = Intake(layout, ledger, config, clock=time.time)
     watch = Watch(config, layout, ledger, intake, clock=time.monotonic)
     try:
@@ -235,3 +238,163 @@ def test_events_make_it_look_at_once(layout: Layout, ledger: Ledger, config: Con
         assert drops == ["a.txt"]
     finally:
         watch.close()
+
+
+# -- roots that do not answer ------------------------------------------------------------------
+
+
+class Silence:
+    """A share whose server may stop to answer: who looks at it then waits until it is back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
+        real_check, real_lexists = Root.check, os.path.lexists
+
+        def check(root: Root) -> None:
+            self.answers.wait(PATIENCE_SECONDS)
+            real_check(root)
+
+        def lexists(path: Any) -> bool:
+            self.answers.wait(PATIENCE_SECONDS)
+            return real_lexists(path)
+
+        monkeypatch.setattr(Root, "check", check)
+        monkeypatch.setattr("pipeline.intake.watch.os.path.lexists", lexists)
+        monkeypatch.setattr("pipeline.intake.watch.PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr("pipeline.intake.watch.GLANCE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silence]:
+    """Everything answers until the test says otherwise."""
+    made = Silence(monkeypatch)
+    yield made
+    made.answers.set()
+
+
+def test_a_root_that_does_not_answer_holds_nobody_up(
+    see: Any, layout: Layout, clock: Clock, silence: Silence
+) -> None:
+    """It is told after half a minute, nothing touches it meanwhile, and all goes on when it is back."""
+    eyes = see()
+    eyes.watch.look()
+    put(layout, "a.txt")
+    silence.answers.clear()
+    clock.now += 70.0
+    begun = time.monotonic()
+    assert eyes.watch.look() == () and eyes.watch.trouble == ""
+    clock.now += 29.0
+    assert eyes.watch.look() == () and eyes.watch.trouble == ""
+    assert not eyes.watch.answering and not eyes.watch.open and not eyes.watch.quiet()
+    clock.now += 1.0
+    assert eyes.watch.look() == ()
+    assert eyes.watch.trouble == (
+        f"{layout.outbox} has not answered for 30 s: is its server or disk there?"
+        " Voxspool goes on by itself when it answers."
+    )
+    assert eyes.watch.stalled and eyes.watch.look_seconds() == 0.0, "that is told, and nothing is stuck"
+    assert eyes.watch.measures().roots == {"inbox": True, "outbox": False}
+    eyes.watch.waiting(), eyes.watch.notes(), eyes.watch.paused()
+    assert time.monotonic() - begun < PATIENCE_SECONDS / 2
+    silence.answers.set()
+    eyes.watch.wait(PATIENCE_SECONDS)
+    drops = [*eyes.watch.look(), *(drop for drop in taken_drops(eyes, clock))]
+    assert [drop.relative for drop in drops] == ["a.txt"]
+    assert eyes.watch.trouble == "" and eyes.watch.open
+
+
+def taken_drops(eyes: Eyes, clock: Clock) -> list[Drop]:
+    """One more pass after a while."""
+    clock.now += 70.0
+    return list(eyes.watch.look())
+
+
+def test_a_slow_look_is_used_when_it_comes_back(
+    see: Any, layout: Layout, clock: Clock, silence: Silence
+) -> None:
+    """A large share takes longer than anybody waits at a time: its scans are not thrown away."""
+    eyes = see()
+    eyes.watch.look()
+    put(layout, "a.txt")
+    silence.answers.clear()
+    clock.now += 70.0
+    assert eyes.watch.look() == () and eyes.watch.look() == ()
+    silence.answers.set()
+    eyes.watch.wait(PATIENCE_SECONDS)
+    assert [drop.relative for drop in eyes.watch.look()] == ["a.txt"]
+
+
+def test_the_pause_file_is_asked_for_without_waiting(see: Any, layout: Layout, silence: Silence) -> None:
+    """While the inbox is silent the last answer holds."""
+    eyes = see()
+    assert not eyes.watch.paused()
+    layout.pause_file.touch()
+    assert eyes.watch.paused()
+    silence.answers.clear()
+    layout.pause_file.unlink()
+    begun = time.monotonic()
+    assert eyes.watch.paused() and eyes.watch.paused()
+    assert time.monotonic() - begun < PATIENCE_SECONDS / 2
+    silence.answers.set()
+    end = time.monotonic() + PATIENCE_SECONDS
+    while eyes.watch.paused():
+        assert time.monotonic() < end
+
+
+def test_a_watch_that_is_closed_while_it_opens_gives_the_inbox_free(
+    see: Any, layout: Layout, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload while the share is silent: the next watch must be able to hold the inbox."""
+    answers = threading.Event()
+    real = open_folders
+
+    def slow(*arguments: Any, **options: Any) -> Opened:
+        answers.wait(PATIENCE_SECONDS)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("pipeline.intake.watch.PATIENCE_SECONDS", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.intake.watch.open_folders", slow)
+        first = see()
+        assert first.watch.look() == ()
+        first.watch.close()
+        answers.set()
+        first.watch._aside._thread.join(PATIENCE_SECONDS)
+    second = see()
+    put(layout, "a.txt")
+    second.watch.wait(PATIENCE_SECONDS)
+    assert taken(second, clock, passes=2) == ["a.txt"]
+
+
+def test_what_was_seen_can_be_asked(see: Any, layout: Layout, clock: Clock) -> None:
+    """Roots, sources, files by state, ages, scans."""
+    eyes = see()
+    nothing = eyes.watch.measures()
+    assert nothing.roots == {"inbox": False, "outbox": False} and nothing.scan_seconds is None
+    put(layout, "empty.txt", b""), put(layout, "book.epub"), put(layout, "other.epub")
+    put(layout, "job.yaml", "text_file: later.txt")
+    clock.now += 70.0
+    eyes.watch.look()
+    clock.now += 10.0
+    seen = eyes.watch.measures()
+    assert seen.roots == {"inbox": True, "outbox": True} and not seen.events
+    assert seen.files["unsupported"] == 2 and seen.files["empty"] == 1
+    assert seen.oldest_seconds["unsupported"] == 10.0
+    assert seen.scans == 1 and seen.scan_seconds is not None
+    assert (seen.missed, seen.overflows, seen.rebuilds, seen.shares) == (0, 0, 0, ())
+
+
+def test_an_inbox_that_was_covered_is_opened_anew(
+    layout: Layout, ledger: Ledger, config: Config, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another mount at its path: what the root was known to be no longer holds, though its mark is right."""
+    intake = Intake(layout, ledger, config, clock=clock)
+    watch = Watch(config, layout, ledger, intake, clock=clock)
+    watch.look()
+    before = watch._inbox
+    monkeypatch.setattr("pipeline.intake.wakeup.Wakeup.moved", True)
+    clock.now += 1.0
+    watch.look()
+    assert watch._inbox is not before and watch.open
+    watch.close()
