@@ -100,6 +100,13 @@ class Log(Strict):
     keep_files: Annotated[int, Field(ge=1)] = 5
 
 
+class Metrics(Strict):
+    """Measures for Prometheus."""
+
+    file: PathText | None = None
+    "a `.prom` file for node_exporter's textfile collector; null: none"
+
+
 class ConfigFile(Strict):
     """The whole of `config.yaml`."""
 
@@ -115,6 +122,7 @@ class ConfigFile(Strict):
     retention: Retention = Retention()
     notify: Notify = Notify()
     log: Log = Log()
+    metrics: Metrics = Metrics()
 
 
 class Config(ConfigFile):
@@ -141,6 +149,12 @@ class Config(ConfigFile):
     def state_path(self) -> Path:
         """Ledger, work folders, cache, logs; a local disk."""
         return Path(self.state)
+
+    @property
+    def metrics_path(self) -> Path | None:
+        """Where the measures are written, relative to the configuration file."""
+        base = self.file.parent if self.file else Path()
+        return base / Path(self.metrics.file).expanduser() if self.metrics.file else None
 
 
 def load_config(path: Path) -> Config:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import schedule
 from loguru import logger
@@ -39,6 +40,9 @@ from pipeline.retention import size
 from pipeline.sd_notify import Systemd
 from pipeline.service import status_line, stuck
 from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
+
+if TYPE_CHECKING:
+    from pipeline.metrics import Textfile
 
 TICK_SECONDS = 1.0
 REAP_SECONDS = 0.05
@@ -146,6 +150,15 @@ class Supervisor:
         self._pool = self._given_pool or LocalPool(config, config.workers.count)
         self._hooks = notify.hooks(config.notify)
         self._schedule_pruning(config.retention.every_hours)
+        self._metrics = self._textfile(config)
+
+    def _textfile(self, config: Config) -> "Textfile | None":
+        """Whoever wants no measures does not pay for their library."""
+        if config.metrics_path is None:
+            return None
+        from pipeline.metrics import Textfile
+
+        return Textfile(config.metrics_path, self._ledger, self._layout, self._started_at)
 
     def _schedule_pruning(self, every_hours: float) -> None:
         """A reload that changes nothing about it leaves the date of the next pruning alone."""
@@ -225,6 +238,7 @@ class Supervisor:
 
     def _tell_status(self, state: str, *, force: bool = False) -> None:
         """To everybody in the outbox, and to the command line where the outbox is away."""
+        self._write_metrics(state, force=force)
         if not (force or self._status_copy.due()):
             return
         try:
@@ -254,6 +268,17 @@ class Supervisor:
         if mark is not None:
             open_root(self._layout.outbox, Role.OUTBOX, expected_uuid=mark, leave_marker=False)
         return self._status.write(snapshot)
+
+    def _write_metrics(self, state: str, *, force: bool = False) -> None:
+        if self._metrics is None or not (force or self._metrics.due()) or not self._watch.answering:
+            return
+        try:
+            self._metrics.write(state, len(self._trouble()), self._watch.measures())
+        except (EnvironmentFailure, OSError) as error:
+            logger.error("nothing can be measured: {}", error)
+
+    def _metrics_notes(self) -> tuple[str, ...]:
+        return (self._metrics.note,) if self._metrics and self._metrics.note else ()
 
     def _reload_if_asked(self) -> None:
         if self._asked.reload:
@@ -486,7 +511,7 @@ class Supervisor:
             pid=os.getpid(),
             state=state,
             trouble=self._trouble(),
-            notes=(*self._watch.notes(), *self._retention_notes, *self._reload_notes),
+            notes=(*self._watch.notes(), *self._retention_notes, *self._reload_notes, *self._metrics_notes()),
             waiting=shown,
             **{**jobs, "not_listed": {**jobs["not_listed"], "waiting": len(waiting) - len(shown)}},
         )

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     },
     "notify": {"command": (), "when": ("failed",), "timeout_seconds": 10.0},
     "log": {"level": "INFO", "rotate_mb": 10, "keep_files": 5},
+    "metrics": {"file": None},
 }
 
 
