@@ -7,7 +7,7 @@ its inbox is held until `hold` is closed.
 
 import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,17 +31,27 @@ class Opened:
     "gives the inbox free again"
 
 
-def open_folders(layout: Layout, *, remembered: Mapping[Role, str | None], untouched: bool) -> Opened:
+def open_folders(
+    layout: Layout,
+    *,
+    remembered: Mapping[Role, str | None],
+    untouched: bool,
+    asking: Callable[[Path], None] = lambda _: None,
+) -> Opened:
     """Open inbox and outbox. `remembered` are the marks they had before: an empty mount point looks just as
-    valid. With `untouched` nothing is changed in the inbox (`source: leave`). Raises RootProblem or OSError.
+    valid. With `untouched` nothing is changed in the inbox (`source: leave`). `asking` is told of each before
+    it is touched. Raises RootProblem or OSError.
     """
     for folder in (layout.inbox, layout.outbox, layout.voices):
         with contextlib.suppress(OSError):  # a share that is away: what follows says so
             folder.mkdir(parents=True, exist_ok=True)
+    asking(layout.inbox)
     inbox = open_root(
         layout.inbox, Role.INBOX, expected_uuid=remembered[Role.INBOX], leave_marker=not untouched
     )
+    asking(layout.outbox)
     outbox = open_root(layout.outbox, Role.OUTBOX, expected_uuid=remembered[Role.OUTBOX])
+    asking(layout.inbox)
     return Opened(inbox=inbox, outbox=outbox, hold=contextlib.ExitStack() if untouched else _hold(layout))
 
 

@@ -24,7 +24,7 @@ from pipeline.intake.inbox import Dropped, Inbox, Scan
 from pipeline.intake.intake import Intake
 from pipeline.intake.opening import Opened, open_folders
 from pipeline.intake.probe import probe
-from pipeline.intake.roots import Role, Root, memory_key
+from pipeline.intake.roots import Role, Root, RootProblem, memory_key
 from pipeline.intake.settle import Fingerprint, SettleRules, Settling, State
 from pipeline.intake.wakeup import Counted, Wakeup
 from pipeline.jobs.job import Drop
@@ -91,6 +91,7 @@ class Watch:
         self._glance_out: Errand[bool] | None = None
         self._sent_at = self._glanced_at = 0.0
         self._asked: Path = layout.inbox
+        self._down = {layout.inbox, layout.outbox}
         self._looker: Ledger | None = None
         self._unclaimed: contextlib.ExitStack | None = None
         self._paused = False
@@ -139,6 +140,8 @@ class Watch:
             told = (
                 error if isinstance(error, EnvironmentFailure) else EnvironmentFailure(f"The inbox: {error}.")
             )
+            if isinstance(error, RootProblem):
+                self._down = {self._asked}
             self._tell(told)
             self._next_at = self._clock() + ROOT_RETRY_SECONDS
             return ()
@@ -208,9 +211,9 @@ class Watch:
             since[entry.state] = min(since.get(entry.state, now), entry.since)
         if self._inbox is not None and self._refused:
             since["waiting"] = min(self._inbox.first_seen(relative, now) for relative in self._refused)
-        up = self._inbox is not None
+        silent = {self._asked} if self.stalled else set()
         return Seen(
-            roots={name: up and not (self.stalled and self._asked == path) for name, path in self._places()},
+            roots={name: path not in self._down | silent for name, path in self._places()},
             events=self._wakeup is not None and self._wakeup.relied_on,
             shares=tuple(mount.point for mount in self._wakeup.foreign) if self._wakeup else (),
             files={**files, **({"waiting": len(self._refused)} if self._refused else {})},
@@ -290,6 +293,7 @@ class Watch:
     def _begin(self, opened: Opened) -> None:
         """Both folders are what they were: finish what was left half done, and begin to look."""
         self._hold, self._outbox_root, self._unclaimed = opened.hold, opened.outbox, None
+        self._down = set()
         for root in (opened.inbox, opened.outbox):
             if root.marker is not None:
                 self._ledger.set_meta(self._memory_keys()[root.role], root.marker.uuid)
@@ -337,10 +341,14 @@ class Watch:
     # -- what is done aside ------------------------------------------------------------------------
 
     def _open(self, remembered: Mapping[Role, str | None]) -> Opened:
-        self._asked = self._layout.inbox
-        opened = open_folders(self._layout, remembered=remembered, untouched=self._leaves)
+        opened = open_folders(
+            self._layout, remembered=remembered, untouched=self._leaves, asking=self._now_asking
+        )
         self._unclaimed = opened.hold
         return opened
+
+    def _now_asking(self, path: Path) -> None:
+        self._asked = path
 
     def _look_at(self, inbox: Inbox, outbox: Root, now: float | None) -> Scan | None:
         """Check both folders; scan the inbox unless `now` is None."""

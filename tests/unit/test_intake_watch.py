@@ -398,3 +398,41 @@ def test_an_inbox_that_was_covered_is_opened_anew(
     watch.look()
     assert watch._inbox is not before and watch.open
     watch.close()
+
+
+# -- measures ---------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_measured_by_state_and_age(see: Any, layout: Layout, clock: Clock) -> None:
+    """What waits for another file is as old as it was first seen."""
+    put(layout, "book.epub"), put(layout, "job.yaml", "text_file: later.txt")
+    eyes = see()
+    assert eyes.watch.measures().scan_seconds is None
+    taken(eyes, clock, passes=3)
+    clock.now += 7.0
+    seen = eyes.watch.measures()
+    assert seen.files == {"unsupported": 1, "waiting": 1}
+    assert seen.oldest_seconds == {"unsupported": 147.0, "waiting": 147.0}
+    assert seen.scan_seconds is not None and 0.0 < seen.scan_seconds < 5.0
+    assert (seen.events, seen.scans) == (False, 3)
+
+
+@pytest.mark.parametrize("root", ["inbox", "outbox"])
+def test_the_root_that_is_lost_is_down_and_no_other(
+    see: Any, layout: Layout, clock: Clock, root: str, ledger: Ledger
+) -> None:
+    """Neither is up before the first look; one outage is one fault, however often it is looked at."""
+    eyes = see()
+    assert eyes.watch.measures().roots == {"inbox": False, "outbox": False}
+    taken(eyes, clock)
+    assert eyes.watch.measures().roots == {"inbox": True, "outbox": True}
+    mark = getattr(layout, root) / ".voxspool-root"
+    kept = mark.read_bytes()
+    mark.unlink()
+    taken(eyes, clock, passes=4)
+    assert eyes.watch.measures().roots == {"inbox": True, "outbox": True, root: False}
+    (kind,) = ledger.faults.kinds()
+    assert (kind.code, kind.count) == ("root", 1) and "lost its mark" in kind.last[0].message
+    mark.write_bytes(kept)
+    taken(eyes, clock)
+    assert eyes.watch.measures().roots == {"inbox": True, "outbox": True}
