@@ -25,7 +25,7 @@ from pipeline.intake.ignore import (
     Verdict,
     entry_type,
 )
-from pipeline.intake.roots import Role, memory_key, open_root
+from pipeline.intake.roots import check_roots
 from pipeline.jobs.job import Drop, DropState
 from pipeline.layout import HIDDEN, Layout, last_place
 from pipeline.ledger import Ledger
@@ -73,14 +73,6 @@ def audit(
     return found
 
 
-def check_roots(ledger: Ledger, layout: Layout) -> None:
-    """Raise RootProblem unless inbox and outbox carry the marks that the daemon knows them by."""
-    for role, path in ((Role.INBOX, layout.inbox), (Role.OUTBOX, layout.outbox)):
-        mark = ledger.meta(memory_key(role, path))
-        if mark is not None:
-            open_root(path, role, expected_uuid=mark, leave_marker=False)
-
-
 def describe(found: Audit) -> list[str]:
     """An audit line by line, as `audit` prints it."""
     verdict = (
@@ -113,7 +105,7 @@ def _look(ledger: Ledger, layout: Layout, ignore: IgnoreList, deep: bool) -> Aud
     if deep:
         problems += [f"the ledger is damaged: {sentence}" for sentence in ledger.damage()]
     notes += _leftovers(layout, drops, ledger.unfinished())
-    counts = _counts(drops, layout, _taken(ledger, drops), ignore)
+    counts = _counts(drops, layout, _taken(ledger, layout, drops), ignore)
     return Audit(problems=tuple(problems), notes=tuple(notes), counts=counts)
 
 
@@ -129,7 +121,7 @@ def _drop_problems(drop: Drop, layout: Layout, open_jobs: int | None, deep: bool
         yield f"{name} is {drop.state}, but {open_jobs} of its jobs are not."
     places = _places(drop, layout, on_its_way=open_jobs == 0)
     standing = [place for place in places if os.path.lexists(place)]
-    if not standing and places:
+    if not standing and places and drop.state is not DropState.CLAIMING:
         yield f"{name} is {drop.state}, but not at {display(places[0])}."
     elif len(standing) > 1 and not _one_file(standing):
         yield f"{name} is in two places: {' and '.join(display(place) for place in standing)}."
@@ -139,7 +131,7 @@ def _drop_problems(drop: Drop, layout: Layout, open_jobs: int | None, deep: bool
             yield from _member_problems(drop, place.parent, name, on_its_way=open_jobs == 0)
 
 
-def _places(drop: Drop, layout: Layout, *, on_its_way: bool) -> list[Path]:
+def _places(drop: Drop, layout: Layout, *, on_its_way: bool = False) -> list[Path]:
     """Where the dropped file may lie, one of which must hold it; none where nothing must be there.
 
     `on_its_way`: all of its jobs have ended, so that its last move may be done and not yet noted.
@@ -187,6 +179,9 @@ def _member_problems(drop: Drop, folder: Path, name: str, *, on_its_way: bool) -
 
 
 def _drop_notes(drop: Drop, layout: Layout) -> Iterator[str]:
+    if drop.state is DropState.CLAIMING and not any(map(os.path.lexists, _places(drop, layout))):
+        # a claim is one rename: it was not there any more, or it went along with its job file
+        yield f"{display(drop.relative)} ({drop.id}) went away before it could be taken."
     place = last_place(layout, drop) if drop.state is DropState.FAILED else None
     if place and not os.path.lexists(place):
         yield f"{display(drop.relative)} ({drop.id}) failed and was taken away from {display(place)}."
@@ -260,13 +255,14 @@ def _result_findings(result: Result, layout: Layout, deep: bool) -> tuple[list[s
 Taken = Callable[[str, os.stat_result], bool]
 
 
-def _taken(ledger: Ledger, drops: list[Drop]) -> Taken:
+def _taken(ledger: Ledger, layout: Layout, drops: list[Drop]) -> Taken:
     """Whether a file in the inbox is counted elsewhere: on its way, or done and left where it lay."""
     on_the_way = {drop.relative for drop in drops if drop.state is DropState.CLAIMING}
+    parts = {part for part, job in ledger.parts_left().items() if os.path.lexists(layout.inbox / job)}
 
     def taken(relative: str, status: os.stat_result) -> bool:
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        return relative in on_the_way or ledger.already_taken(relative, stamp)
+        return relative in on_the_way or relative in parts or ledger.already_taken(relative, stamp)
 
     return taken
 

@@ -185,6 +185,8 @@ def publish(
     """
     stage = layout.publishing(job.id)
     with _made_folder(layout, job.folder) as folder:
+        for above in job.folder.parents:  # it may be new, and so may those above it
+            fsync_dir(layout.outbox / above)
         while True:
             shutil.rmtree(stage, ignore_errors=True)
             stage.mkdir(parents=True)

@@ -33,7 +33,7 @@ from pipeline.events import Hook, JobEnded, emit
 from pipeline.fetch import Fetcher
 from pipeline.files import ENVIRONMENT_ERRNOS, display
 from pipeline.intake.claim import end_if_complete
-from pipeline.intake.roots import Role, memory_key, open_root
+from pipeline.intake.roots import check_roots
 from pipeline.job_log import job_log
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, layout_of
@@ -187,14 +187,14 @@ class Worker:
         logger.info("{} {}: goes on later: {}", job.id, job.source.name, reason)
 
     def _succeed(self, job: Job) -> None:
-        self._check_roots()
+        check_roots(self._ledger, self._layout)
         drop = self._ledger.drop(job.drop_id)
         assert drop is not None
         source = self._layout.source_folder(drop.id, drop.mode)
         rendering = render(job, self._layout, self._tools, self._progress.report, source=source)
         crash.point("job.rendered")
         self._progress.report("publishing", rendering.chunks, rendering.chunks)
-        self._check_roots()
+        check_roots(self._ledger, self._layout)
         manifest = publish(
             self._layout,
             self._ledger,
@@ -211,13 +211,6 @@ class Worker:
             self._ledger.tallies.add(Tally.WORK_SECONDS, manifest.timings.total_seconds)
         crash.point("job.finished")
         self._close(job, rendering, manifest)
-
-    def _check_roots(self) -> None:
-        """Where a share is not mounted there is an empty folder: neither read nor publish there."""
-        for role, path in ((Role.INBOX, self._layout.inbox), (Role.OUTBOX, self._layout.outbox)):
-            mark = self._ledger.meta(memory_key(role, path))
-            if mark is not None:
-                open_root(path, role, expected_uuid=mark, leave_marker=False)
 
     def _close(self, job: Job, rendering: Rendering, manifest: Manifest) -> None:
         self._tidy(job)
@@ -242,6 +235,10 @@ class Worker:
 
     def _end(self, job: Job, state: JobState, error: VoxspoolError) -> None:
         """The job did not come out: its source goes to `failed/` with the reason."""
+        if state is JobState.FAILED:
+            check_roots(
+                self._ledger, self._layout
+            )  # a share that went away meanwhile is no fault of the file
         error.message = _naming(job, error.message)
         logger.warning("{} {}: {}: {}", job.id, job.source.name, state, error.message)
         self._ledger.finish(job.id, state, code=error.code, message=error.message, hint=error.hint)

@@ -28,6 +28,7 @@ from pipeline.files import (
     sha256_of,
     stat_is_regular,
 )
+from pipeline.intake.roots import check_roots
 from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
@@ -235,18 +236,37 @@ def finish_done(layout: Layout, drop: Drop) -> tuple[DropState, str]:
 
 
 def end_if_complete(layout: Layout, ledger: Ledger, drop_id: str) -> DropState | None:
-    """Bring a drop to its last place once all its jobs have ended; None while some have not."""
+    """Bring a drop to its last place once all its jobs have ended; None while some have not.
+
+    Raises RootProblem where inbox or outbox is away, or went away meanwhile: then nothing is noted, and all
+    of it is done again. What is noted outlives a power cut.
+    """
     with brief_lock(layout.state / "sources.lock"):
         drop = ledger.drop(drop_id)
         jobs = ledger.jobs_of(drop_id)
         if drop is None or drop.state is not DropState.CLAIMED or not all(job.state.ended for job in jobs):
             return None
+        check_roots(ledger, layout)
         failures = [failure_of(job) for job in jobs if job.state is not JobState.DONE]
         state, location = finish_failed(layout, drop, failures) if failures else finish_done(layout, drop)
+        check_roots(ledger, layout)
+        _make_end_durable(layout, drop, state, location)
         crash.point("end.moved")
         ledger.end_drop(drop_id, state, location)
         crash.point("end.entered")
         return state
+
+
+def _make_end_durable(layout: Layout, drop: Drop, state: DropState, location: str) -> None:
+    """The renames of a last move are on disk before the ledger says so."""
+    folders = [layout.claimed_root] if drop.mode != "leave" else []
+    if drop.mode == "move" and state is DropState.DONE:
+        folders.append(layout.done_root)
+    if state is DropState.FAILED and location:  # each folder on the way may be new
+        folders += [layout.outbox / folder for folder in PurePosixPath(location).parents]
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):  # somebody took it away
+            fsync_dir(folder)
 
 
 def finish_failed(layout: Layout, drop: Drop, failures: list[Failure]) -> tuple[DropState, str]:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentFailure
 from pipeline.files import move_new
+from pipeline.layout import Layout
+from pipeline.ledger import Ledger
 
 MARKER_NAME = ".voxspool-root"
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -211,6 +213,18 @@ def open_root(
         inode=status.st_ino,
         marker=marker or (_leave_marker(real, role) if leave_marker else None),
     )
+
+
+def check_roots(ledger: Ledger, layout: Layout) -> None:
+    """Raise RootProblem unless inbox and outbox carry the marks that they are remembered by.
+
+    What is missing in a folder that is away is not gone: so this is asked before anything is concluded
+    from it, and before anything is written to it.
+    """
+    for role, path in ((Role.INBOX, layout.inbox), (Role.OUTBOX, layout.outbox)):
+        mark = ledger.meta(memory_key(role, path))
+        if mark is not None:
+            open_root(path, role, expected_uuid=mark, leave_marker=False)
 
 
 def _status(path: Path, role: Role) -> os.stat_result:

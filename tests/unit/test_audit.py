@@ -107,9 +107,10 @@ def test_a_claimed_file_that_vanished_is_a_problem(ledger: Ledger, layout: Layou
 
 
 def test_a_file_on_its_way_must_be_at_either_end(ledger: Ledger, layout: Layout) -> None:
-    """In the inbox or in the claimed folder; in neither it is lost."""
+    """In the inbox or in the claimed folder; in neither, somebody took it away before the rename."""
     ledger.plan_claim(a_drop("d1"))
-    assert len(audit(ledger, layout).problems) == 1
+    found = audit(ledger, layout)
+    assert (found.problems, found.notes) == ((), ("story.txt (d1) went away before it could be taken.",))
     path = put(layout.claimed("d1") / "story.txt")
     assert audit(ledger, layout).problems == ()
     path.rename(layout.inbox / "story.txt")
@@ -319,16 +320,33 @@ def test_an_absent_folder_is_no_loss(ledger: Ledger, layout: Layout) -> None:
 
 
 def test_what_a_daemon_does_meanwhile_is_no_problem(ledger: Ledger, layout: Layout) -> None:
-    """What is wrong for a moment only is not: a claim between the look at the ledger and that at the disk."""
-    ledger.plan_claim(a_drop("d1"))
+    """What is wrong for a moment only is not: a last move between the look at the ledger and the disk's."""
+    path = claimed(ledger, layout, "d1")
+    path.unlink()
     looked = []
 
     def meanwhile(seconds: float) -> None:
         looked.append(seconds)
-        put(layout.claimed("d1") / "story.txt")
+        ledger.finish("d1-0", JobState.DONE)
+        ledger.end_drop("d1", DropState.DONE, "")
+        path.parent.rmdir()
 
     assert audit(ledger, layout, sleep=meanwhile).problems == ()
     assert len(looked) == 1
+
+
+def test_a_part_that_is_left_with_its_job_file_does_not_wait(ledger: Ledger, layout: Layout) -> None:
+    """`source: leave`: both lie there as before, and neither is to be done again."""
+    path, part = put(layout.inbox / "job.yaml"), put(layout.inbox / "part.txt")
+    status = path.stat()
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    drop = a_drop(relative="job.yaml", mode="leave", stamp=stamp, members=("job.yaml", "part.txt"))
+    submit(ledger, a_job(), drop=drop)
+    ledger.finish("d1-0", JobState.DONE)
+    ledger.end_drop("d1", DropState.DONE, "")
+    assert audit(ledger, layout).counts["waiting"] == 0
+    path.unlink()
+    assert part.exists() and audit(ledger, layout).counts["waiting"] == 1
 
 
 def test_a_damaged_ledger_is_a_problem(
