@@ -11,7 +11,7 @@ from pipeline.jobs.job import JobState
 from pipeline.ledger import Progress
 
 LOOK_SECONDS = 120.0
-"a look at the inbox that was begun so long ago and has not ended is stuck"
+"so long a look at a disk of this machine may take: a step of the scan is ten thousand entries"
 KILL_SECONDS = 30.0
 "so long after its deadline a worker must be gone: the supervisor kills it there"
 MAX_SHOWN = 2
@@ -45,7 +45,7 @@ def stuck(
     between two signs of life that a running job is allowed.
     """
     if look_seconds > LOOK_SECONDS:
-        return f"the inbox has been looked at for {look_seconds:.0f} s without an end"
+        return f"a look at the folders has not ended for {look_seconds:.0f} s"
     for progress in running:
         late = now - progress.heartbeat_at - limit(progress)
         if late > KILL_SECONDS:

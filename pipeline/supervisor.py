@@ -460,8 +460,9 @@ class Supervisor:
 
     def _tell_ready(self) -> None:
         """After the first look, whatever it found: who waits for a share is not to be killed for it."""
-        if not self._ready:
-            self._ready = self._systemd.ready(self._status_line("paused" if self._paused() else "running"))
+        if self._ready or (self._watch.look_seconds() and not self._paused()):
+            return
+        self._ready = self._systemd.ready(self._status_line("paused" if self._paused() else "running"))
 
     def _tell_systemd(self, state: str) -> None:
         if self._systemd.listens:

@@ -24,7 +24,7 @@ from pipeline.intake.inbox import Dropped, Inbox, Scan
 from pipeline.intake.intake import Intake
 from pipeline.intake.opening import Opened, open_folders
 from pipeline.intake.probe import probe
-from pipeline.intake.roots import Role, Root, RootProblem, memory_key
+from pipeline.intake.roots import Role, Root, RootProblem, memory_key, mount_of, read_mounts
 from pipeline.intake.settle import Fingerprint, SettleRules, Settling, State
 from pipeline.intake.wakeup import Counted, Wakeup
 from pipeline.jobs.job import Drop
@@ -155,8 +155,12 @@ class Watch:
         self.trouble = told
 
     def look_seconds(self) -> float:
-        """For how long a look has been out that has not ended, nor has been told of as trouble."""
-        return 0.0 if self.stalled else self._out_seconds()
+        """For how long a look has been out that has not ended. A share may be silent, once that is told."""
+        if not self.stalled:
+            return self._out_seconds()
+        mount = mount_of(str(self._asked), read_mounts())
+        # autofs: what belongs there is still to be mounted
+        return 0.0 if mount.unseen or mount.filesystem == "autofs" else self._out_seconds()
 
     def wait(self, at_most_seconds: float) -> None:
         """Wait until something happens in the inbox, a scan is due, or the time is over."""

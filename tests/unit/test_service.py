@@ -64,7 +64,7 @@ def test_the_line_says_what_is_done(
         (1000.0, 0.0, ""),
         (1000.0 + STALL_SECONDS + KILL_SECONDS, LOOK_SECONDS, ""),
         (1000.0 + STALL_SECONDS + KILL_SECONDS + 1, 0.0, "worker 1-7-1 should have been gone for 31 s"),
-        (1000.0, LOOK_SECONDS + 1, "the inbox has been looked at for 121 s without an end"),
+        (1000.0, LOOK_SECONDS + 1, "a look at the folders has not ended for 121 s"),
     ],
 )
 def test_who_goes_round_and_gets_nowhere_is_stuck(now: float, look_seconds: float, why: str) -> None:
