@@ -40,13 +40,19 @@ def _about(
     path: Path, layout: Layout, config: Config, ledger: Ledger, status: Mapping[str, Any] | None
 ) -> Iterator[str]:
     absolute = _absolute(path, layout)
-    inside = _relative(absolute, layout.inbox)
-    if inside is not None and os.path.lexists(absolute) and not _was_left(inside, absolute, ledger):
-        yield from _waiting(inside, absolute, config, status)
-    if inside is not None:
-        yield from (_drop(drop, layout, ledger) for drop in ledger.drops_of(inside)[:1])
-    elif (below := _relative(absolute, layout.outbox)) is not None:
+    inside, below = _relative(absolute, layout.inbox), _relative(absolute, layout.outbox)
+    if inside is not None and inside.partition("/")[0] == HIDDEN:
+        yield from _our_folder(PurePosixPath(inside), layout, ledger)
+    elif inside is not None:
+        if os.path.lexists(absolute) and not _was_left(inside, absolute, ledger):
+            yield from _waiting(inside, absolute, config, status)
+        yield from _taken(inside, layout, ledger)
+    elif below is not None:
         yield from _in_outbox(below, absolute, layout, ledger)
+    elif _relative(absolute, layout.voices) is not None:
+        yield f"{display(path)} lies in the voices folder: jobs may name it, nothing else is done with it."
+    elif _relative(absolute, layout.state) is not None:
+        yield f"{display(path)} lies in the state folder, which is Voxspool's own: leave it alone."
 
 
 def _absolute(path: Path, layout: Layout) -> Path:
@@ -64,6 +70,9 @@ def _relative(path: Path, root: Path) -> str | None:
     return str(real.relative_to(root.resolve()))
 
 
+# -- in the inbox ------------------------------------------------------------------------------
+
+
 def _was_left(relative: str, path: Path, ledger: Ledger) -> bool:
     """Whether the file was taken just as it lies there (`source: leave`)."""
     status = os.lstat(path)
@@ -76,9 +85,6 @@ def _waiting(relative: str, path: Path, config: Config, status: Mapping[str, Any
         if entry["path"] == display(relative):
             yield f"{entry['path']} is {entry['state']}: {entry['reason']}."
             return
-    if relative.partition("/")[0] == HIDDEN:
-        yield f"{display(relative)} lies in Voxspool's own folder: it was taken already."
-        return
     kind, ignore = entry_type(os.lstat(path).st_mode), IgnoreList(config.intake.ignore)
     match ignore.classify(relative, kind):
         case Candidate(kind=drop) if drop is not DropKind.DEFAULTS and status is not None:
@@ -96,43 +102,138 @@ def _unlisted(status: Mapping[str, Any]) -> str:
     return f"{told}: it has come or changed since then."
 
 
+def _our_folder(inside: PurePosixPath, layout: Layout, ledger: Ledger) -> Iterator[str]:
+    """A file below the hidden folder, where a drop's own folder has the drop's id."""
+    shown = display(str(inside))
+    drop = ledger.drop(inside.parts[2]) if len(inside.parts) > 3 else None
+    if drop is None:
+        yield f"{shown} lies in Voxspool's own folder: it was taken already. Leave it alone."
+        return
+    yield f"{shown} lies in Voxspool's own folder."
+    yield _drop(drop, layout, ledger)
+
+
+# -- taken -------------------------------------------------------------------------------------
+
+
+def _taken(relative: str, layout: Layout, ledger: Ledger) -> Iterator[str]:
+    """The newest drop of this name, be it that of a job file that named it."""
+    own, along = ledger.drops_of(relative)[:1], ledger.drops_with(relative)[:1]
+    if along and (not own or own[0].claimed_at < along[0].claimed_at):
+        yield f"{display(relative)} was taken along with {display(along[0].relative)}, which names it."
+        own = along
+    yield from (_drop(drop, layout, ledger) for drop in own)
+
+
 def _drop(drop: Drop, layout: Layout, ledger: Ledger) -> str:
-    taken = f"{display(drop.relative)} was taken at {moment(drop.claimed_at)} ({drop.id})"
-    if drop.state is DropState.FAILED:
-        place = last_place(layout, drop)
-        where = f" and lies at {display(place)}" if place else ""
-        return f"{taken}. It failed{where}. {_reasons(ledger.jobs_of(drop.id))}".rstrip()
+    taken = f"{display(drop.relative)} was taken at {moment(drop.claimed_at)} ({drop.id})."
     jobs = ledger.jobs_of(drop.id)
-    return f"{taken}. {' '.join(_job(job) for job in jobs) or 'It is being read.'}"
+    if drop.state is DropState.CLAIMING or not jobs:
+        return f"{taken} It is being read."
+    if drop.state is DropState.FAILED:
+        return f"{taken} {_failed(drop, jobs, layout)}".rstrip()
+    told = " ".join(_job(job, layout, ledger) for job in jobs)
+    return f"{taken} {told} {_source(drop, jobs, layout)}".rstrip()
 
 
-def _reasons(jobs: list[Job]) -> str:
-    return " ".join(
+def _failed(drop: Drop, jobs: list[Job], layout: Layout) -> str:
+    how = "It was cancelled" if all(job.state is JobState.CANCELLED for job in jobs) else "It failed"
+    place = last_place(layout, drop)
+    reasons = " ".join(
         f"{job.error_message} {job.error_hint or ''}".strip() for job in jobs if job.error_message
     )
+    if place is None:
+        return f"{how}. {reasons}"
+    if os.path.lexists(place):
+        return f"{how} and lies at {display(place)}. {reasons}"
+    return f"{how}; {display(place)} was taken away since. {reasons}"
 
 
-def _job(job: Job) -> str:
-    if job.state is JobState.DONE:
-        return f"Its job {job.id} is done: see {job.folder / job.stem}.json in the outbox."
-    if job.state is JobState.QUEUED:
-        return f"Its job {job.id} is queued with priority {job.priority}."
-    if job.state is JobState.RUNNING:
-        return f"Its job {job.id} is being worked on."
-    return f"Its job {job.id} {job.state}: {job.error_message}"
+def _source(drop: Drop, jobs: list[Job], layout: Layout) -> str:
+    """Where the dropped file itself is."""
+    if drop.state is not DropState.DONE:
+        return "" if any(not job.state.ended for job in jobs) else "Its own last move is still to come."
+    if drop.mode != "move":
+        return "The file stays in the inbox." if drop.mode == "leave" else "The file was deleted after that."
+    place = last_place(layout, drop)
+    if place is None:
+        return "The file was pruned since."
+    return f"The file {'lies at' if os.path.lexists(place) else 'was taken away from'} {display(place)}."
+
+
+def _job(job: Job, layout: Layout, ledger: Ledger) -> str:
+    match job.state:
+        case JobState.QUEUED:
+            return f"Its job {job.id} is queued with priority {job.priority}{_why_queued(job, ledger)}."
+        case JobState.RUNNING:
+            return f"Its job {job.id} is being worked on{_how_far(job, ledger)}."
+        case JobState.DONE:
+            return f"Its job {job.id} is done{_result(job, layout, ledger)}."
+        case _:
+            return f"Its job {job.id} {job.state}: {job.error_message}"
+
+
+def _why_queued(job: Job, ledger: Ledger) -> str:
+    why = ledger.why_queued(job.id)
+    if why is None:
+        return ""
+    if why.cancel_requested:
+        return " and is about to be cancelled"
+    if why.not_before is not None:
+        reason = (ledger.meta("trouble") or "the machine was at fault").rstrip(".")
+        return f"; it is tried again at {moment(why.not_before)}, since the machine was at fault: {reason}"
+    if why.same_name is not None:
+        return f"; it waits for job {why.same_name}, whose result has the same name"
+    if why.ahead:
+        return f"; {why.ahead} {'job comes' if why.ahead == 1 else 'jobs come'} before it"
+    return "; it is the next"
+
+
+def _how_far(job: Job, ledger: Ledger) -> str:
+    for progress in ledger.progress():
+        if progress.job.id == job.id:
+            chunks = f", {progress.done_chunks} of {progress.total_chunks} chunks done"
+            tries = f", attempt {job.attempts}" if job.attempts > 1 else ""
+            since = f" since {moment(progress.started_at)}"
+            return f"{since} ({progress.stage}{chunks if progress.total_chunks else ''}{tries})"
+    return ""
+
+
+def _result(job: Job, layout: Layout, ledger: Ledger) -> str:
+    """What stands in the outbox of it today."""
+    name = f"{job.folder / job.stem}.json"
+    result = ledger.results.find(job.folder, job.stem)
+    if result is None:
+        return "; its result was pruned since, as `retention` in config.yaml says"
+    if result.job_id != job.id:
+        return f"; job {result.job_id}, of a later drop, took its result's place"
+    if not os.path.lexists(layout.outbox / name):
+        return f"; somebody took {display(name)} out of the outbox since"
+    return f": see {display(name)} in the outbox"
+
+
+# -- in the outbox -----------------------------------------------------------------------------
 
 
 def _in_outbox(relative: str, path: Path, layout: Layout, ledger: Ledger) -> Iterator[str]:
-    if not os.path.lexists(path):
-        return
     below = PurePosixPath(relative)
-    if below.parts[0] == layout.failed.name:
+    if not os.path.lexists(path):
+        jobs = ledger.jobs_named(below.parent, below.stem)[:1]
+        yield from (f"{display(relative)} is not there. {_job(job, layout, ledger)}" for job in jobs)
+    elif path == layout.status_file:
+        yield f"{display(relative)} is the daemon's own: `python daemon.py status` shows it."
+    elif below.parts[0] == HIDDEN:
+        yield f"{display(relative)} is being made, or left over from that. Leave it alone."
+    elif below.parts[0] == layout.failed.name:
         note = note_paths(path)[0]
         beside = f"failed; {note.name} beside it says why" if note.exists() else "lies among what failed"
         yield f"{display(relative)} {beside}."
-        return
+    else:
+        yield _made_by(below, path, ledger)
+
+
+def _made_by(below: PurePosixPath, path: Path, ledger: Ledger) -> str:
     result = ledger.results.find(below.parent, below.stem)
     if result is not None and is_ours(path, result.files):
-        yield f"{display(relative)} was made by job {result.job_id} from {display(result.source)}."
-    else:
-        yield f"{display(relative)} was not made by Voxspool, or was changed since: it is left alone."
+        return f"{display(str(below))} was made by job {result.job_id} from {display(result.source)}."
+    return f"{display(str(below))} was not made by Voxspool, or was changed since: it is left alone."

@@ -48,6 +48,19 @@ class Progress:
     heartbeat_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhyQueued:
+    """What a queued job waits for."""
+
+    ahead: int
+    "jobs that come before it"
+    not_before: float | None
+    "the machine was at fault, and this is when it is tried again; seconds since the epoch"
+    same_name: str | None
+    "a job that makes a result of the same name and comes first"
+    cancel_requested: bool
+
+
 class Ledger:
     """One connection. Each process, and each thread, opens its own."""
 
@@ -154,6 +167,11 @@ class Ledger:
             (os.fsencode(relative),),
         )
         return [_drop_from(row) for row in rows]
+
+    def drops_with(self, relative: str) -> list[Drop]:
+        """Every drop that a file of this path was taken along with, newest first; not its own."""
+        rows = self._db.rows("SELECT * FROM drops WHERE json_array_length(members) > 1 ORDER BY id DESC")
+        return [drop for drop in map(_drop_from, rows) if relative in drop.members[1:]]
 
     def drops_of_kind(self, kind: Kind) -> set[str]:
         """Ids of the drops that hold a job of this kind."""
@@ -357,6 +375,29 @@ class Ledger:
         """Jobs in one of `states`, in the order in which they will be done."""
         marks = ", ".join("?" * len(states))
         return self._jobs(f"state IN ({marks})", *states, limit=limit)
+
+    def jobs_named(self, folder: PurePosixPath, stem: str) -> list[Job]:
+        """Every job whose result had this name, newest first."""
+        return self._jobs("folder = ? AND stem = ?", str(folder), stem)[::-1]
+
+    def why_queued(self, job_id: str) -> WhyQueued | None:
+        """What keeps a queued job from being started; None if it is not queued."""
+        row = self._db.row(
+            "SELECT not_before, cancel_requested, (SELECT COUNT(*) FROM jobs AS q WHERE q.state = 'queued'"
+            "  AND (q.priority, q.submitted_at, q.idx) < (j.priority, j.submitted_at, j.idx)) AS ahead,"
+            " (SELECT id FROM jobs AS r WHERE r.folder = j.folder AND r.stem = j.stem AND r.id != j.id"
+            "  AND (r.state = 'running' OR r.state = 'queued' AND r.submitted_at < j.submitted_at)"
+            "  LIMIT 1) AS same_name FROM jobs AS j WHERE id = ? AND state = 'queued'",
+            (job_id,),
+        )
+        if row is None:
+            return None
+        return WhyQueued(
+            ahead=row["ahead"],
+            not_before=row["not_before"] if row["not_before"] > self._clock() else None,
+            same_name=row["same_name"],
+            cancel_requested=bool(row["cancel_requested"]),
+        )
 
     def running_of(self, worker: str) -> list[Job]:
         """What `worker` had in hand."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from intake_samples import put, settled, with_source
-from ledger_samples import Clock, publish
+from ledger_samples import Clock, a_drop, publish
 
 from pipeline.config import Config
 from pipeline.explain import explain
+from pipeline.intake.claim import end_if_complete
 from pipeline.intake.intake import Intake
-from pipeline.jobs.job import Job, JobState
+from pipeline.jobs.job import DropState, Job, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 
@@ -138,15 +139,141 @@ def test_a_path_from_here_goes_before_a_name_in_the_inbox(
 
 
 def test_a_file_that_was_taken_tells_of_its_jobs(asker: Asker) -> None:
-    """Queued, running, done, cancelled."""
+    """Queued, running with how far, done."""
     (job,) = asker.take("sub/a.txt")
     asked = lambda: asker.ask(asker.layout.inbox / "sub/a.txt")  # noqa: E731
     assert asked().startswith("sub/a.txt was taken at 2027-01-15T08:00:00+00:00 (")
-    assert asked().endswith(f"Its job {job.id} is queued with priority normal.")
+    assert asked().endswith(f"Its job {job.id} is queued with priority normal; it is the next.")
     asker.ledger.claim("w")
-    assert asked().endswith(f"Its job {job.id} is being worked on.")
+    since = "since 2026-09-21T14:13:20+00:00"
+    assert asked().endswith(f"Its job {job.id} is being worked on {since} (starting).")
+    asker.ledger.heartbeat(job.id, "speaking", 3, 10)
+    assert asked().endswith(f"is being worked on {since} (speaking, 3 of 10 chunks done).")
+    asker.ledger.release(job.id, "interrupted")
+    asker.ledger.claim("w")
+    assert asked().endswith("(starting, attempt 2).")
     asker.ledger.finish(job.id, JobState.DONE)
-    assert asked().endswith(f"Its job {job.id} is done: see sub/a.json in the outbox.")
+    asker.ledger.results.publish(job.folder, job.stem, [])
+    (asker.layout.outbox / "sub").mkdir(exist_ok=True)
+    (asker.layout.outbox / "sub" / "a.json").touch()
+    assert "is done: see sub/a.json in the outbox. Its own last move is still to come." in asked()
+
+
+def test_a_queued_job_says_what_it_waits_for(asker: Asker) -> None:
+    """Others before it, one of the same name, the machine, its own end."""
+    (first,) = asker.take("a.txt")
+    asker.clock.now += 1
+    (second,) = asker.take("b.txt")
+    assert "; 1 job comes before it." in asker.ask("b.txt")
+    asker.clock.now += 1
+    (again,) = asker.take("a.txt", "More.")
+    assert f"; it waits for job {first.id}, whose result has the same name." in asker.ask("a.txt")
+    asker.clock.now += 1
+    asker.take("c.txt")
+    assert "; 3 jobs come before it." in asker.ask("c.txt")
+    asker.ledger.claim("w")
+    assert f"; it waits for job {first.id}, whose result has the same name." in asker.ask("a.txt")
+    asker.ledger.release(first.id, "environment", delay_seconds=60.0)
+    asker.ledger.set_meta("trouble", "The disk of the outbox is full.")
+    asker.ledger.finish(again.id, JobState.CANCELLED, message="x")
+    answer = asker.ask(asker.layout.claimed(first.drop_id) / "a.txt")
+    assert (
+        "; it is tried again at 2026-09-21T14:14:20+00:00, since the machine was at fault: The disk of the"
+        " outbox is full." in answer
+    )
+    asker.ledger.request_cancel(second.id)
+    assert " and is about to be cancelled." in asker.ask("b.txt")
+
+
+def test_a_file_that_is_being_read_says_so(asker: Asker) -> None:
+    """Between the rename and its jobs; a crash there is mended at the next start."""
+    asker.ledger.plan_claim(a_drop("d1", "a.txt"))
+    assert asker.ask("a.txt") == "a.txt was taken at 2027-01-15T08:00:00+00:00 (d1). It is being read."
+
+
+def test_a_file_that_was_taken_along_names_the_job_file(asker: Asker) -> None:
+    """It has no job of its own; a later drop of that name has."""
+    put(asker.layout, "sub/part.txt")
+    (job,) = asker.take("sub/job.yaml", "text_file: part.txt")
+    answer = asker.ask("sub/part.txt")
+    assert answer.startswith(
+        "sub/part.txt was taken along with sub/job.yaml, which names it. sub/job.yaml was"
+    )
+    assert f"Its job {job.id} is queued" in answer
+    asker.clock.now += 1
+    (own,) = asker.take("sub/part.txt", "By itself.")
+    assert "taken along" not in asker.ask("sub/part.txt") and own.id in asker.ask("sub/part.txt")
+
+
+def end(asker: Asker, job: Job, state: JobState = JobState.DONE) -> None:
+    """A job ends, and its source makes its last move."""
+    asker.ledger.claim("w")
+    asker.ledger.finish(job.id, state, code="c", message="It will not do.", hint="Mend it.")
+    end_if_complete(asker.layout, asker.ledger, job.drop_id)
+
+
+def test_a_done_file_says_where_it_and_its_result_are(asker: Asker) -> None:
+    """There, taken away by somebody, pruned, or in the place of a later one."""
+    (job,) = asker.take("a.txt")
+    (made,) = publish(asker.ledger, asker.layout.outbox, "a", {"a.json": b"{}"}, job_id=job.id)
+    end(asker, job)
+    source = asker.layout.done(job.drop_id) / "a.txt"
+    assert asker.ask("a.txt").endswith(f"done: see a.json in the outbox. The file lies at {source}.")
+    made.unlink(), source.unlink()
+    answer = asker.ask("a.txt")
+    assert "is done; somebody took a.json out of the outbox since." in answer
+    assert answer.endswith(f"The file was taken away from {source}.")
+    asker.ledger.results.forget(job.folder, job.stem)
+    asker.ledger.end_drop(job.drop_id, DropState.DONE, "")
+    assert asker.ask("a.txt").endswith(
+        "is done; its result was pruned since, as `retention` in config.yaml says. The file was pruned since."
+    )
+    publish(asker.ledger, asker.layout.outbox, "a", {"a.json": b"{}"}, job_id="later")
+    assert "is done; job later, of a later drop, took its result's place." in asker.ask("a.txt")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("leave", "The file stays in the inbox."), ("delete", "The file was deleted after that.")],
+)
+def test_what_became_of_a_done_file_depends_on_the_configuration(
+    asker: Asker, source: str, told: str
+) -> None:
+    """`intake.source`."""
+    (job,) = asker.take("a.txt", source=source)
+    publish(asker.ledger, asker.layout.outbox, "a", {"a.json": b"{}"}, job_id=job.id)
+    end(asker, job)
+    assert asker.ask("a.txt").endswith(told)
+
+
+def test_a_cancelled_file_is_not_called_failed(asker: Asker) -> None:
+    """Though it lies there too."""
+    (job,) = asker.take("a.txt")
+    end(asker, job, JobState.CANCELLED)
+    answer = asker.ask("a.txt")
+    assert f"It was cancelled and lies at {asker.layout.failed / 'a.txt'}. It will not do. Mend it." in answer
+
+
+def test_a_failed_file_that_somebody_took_away_says_so(asker: Asker) -> None:
+    """It may have been the retry."""
+    asker.take("bad.yaml", "txt: hi")
+    place = asker.layout.failed / "bad.yaml"
+    place.unlink()
+    answer = asker.ask("bad.yaml")
+    assert f"It failed; {place} was taken away since. bad.yaml" in answer and "did you mean text?" in answer
+
+
+def test_our_own_folders_tell_whose_file_it_is(asker: Asker) -> None:
+    """Claimed and done; what the ledger does not know is to be left alone."""
+    (job,) = asker.take("sub/a.txt")
+    claimed = asker.layout.claimed(job.drop_id) / "a.txt"
+    answer = asker.ask(claimed)
+    assert answer.startswith(
+        f".voxspool/claimed/{job.drop_id}/a.txt lies in Voxspool's own folder. sub/a.txt"
+    )
+    assert "is queued" in answer
+    unknown = asker.layout.claimed("nobody") / "a.txt"
+    assert asker.ask(unknown).endswith("it was taken already. Leave it alone.")
 
 
 def test_every_job_of_a_file_is_told(asker: Asker) -> None:
@@ -199,6 +326,13 @@ def test_a_result_says_whose_it_is(asker: Asker) -> None:
     foreign = asker.layout.outbox / "mine.mp3"
     foreign.write_bytes(b"x")
     assert "was not made by Voxspool" in asker.ask(foreign)
+    status = asker.layout.outbox / "status.json"
+    status.touch()
+    assert "status.json is the daemon's own" in asker.ask(status)
+    half = asker.layout.publishing("j") / "a.mp3"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    assert "is being made, or left over from that" in asker.ask(half)
     assert "was never seen there" in asker.ask(asker.layout.outbox / "gone.mp3")
 
 
@@ -213,6 +347,25 @@ def test_a_failed_file_points_to_its_note(asker: Asker) -> None:
     note = answer.partition("failed; ")[2].partition(" beside")[0]
     assert (asker.layout.failed / note).exists()
     assert asker.ask(asker.layout.failed / "bad.yaml.error.txt").endswith("lies among what failed.")
+
+
+def test_a_result_that_is_not_there_tells_what_became_of_it(asker: Asker) -> None:
+    """Still to come, or pruned."""
+    (job,) = asker.take("sub/a.txt")
+    missing = asker.layout.outbox / "sub" / "a.mp3"
+    assert asker.ask(missing).startswith(f"sub/a.mp3 is not there. Its job {job.id} is queued")
+    asker.ledger.claim("w")
+    asker.ledger.finish(job.id, JobState.DONE)
+    asker.ledger.results.forget(job.folder, job.stem)
+    assert "; its result was pruned since" in asker.ask(missing)
+
+
+def test_files_of_the_other_folders_are_no_drops(asker: Asker) -> None:
+    """A voice, and our own state."""
+    clip = asker.layout.voices / "narrator.wav"
+    clip.touch()
+    assert asker.ask(clip).endswith("jobs may name it, nothing else is done with it.")
+    assert asker.ask(asker.layout.ledger_file).endswith("which is Voxspool's own: leave it alone.")
 
 
 # -- the daemon itself --------------------------------------------------------------------------------
