@@ -269,6 +269,8 @@ def _network(address: WebAddress) -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         reason = f"cannot prove that it is {address.host}: {display(error.verify_message)}"
         raise _refused(address, reason, _HINT_CERTIFICATES) from error
+    except socket.gaierror as error:
+        raise _MayPassError(f"{address.host} cannot be looked up: {error.strerror}") from error
     except ssl.SSLError as error:
         raise _MayPassError(f"TLS: {(error.reason or 'broken').replace('_', ' ').lower()}") from error
     except (OSError, http.client.HTTPException) as error:

@@ -563,7 +563,9 @@ def test_without_a_network_it_fails_and_says_why(net: Internet, target: Path) ->
     net.unreachable = (PUBLIC,)
     assert failure(net, target).endswith("could not be fetched in 3 tries: Connection refused.")
     net.names = {}
-    assert failure(net, target).endswith("in 3 tries: Name or service not known.")
+    assert failure(net, target).endswith(
+        "in 3 tries: voices.example.org cannot be looked up: Name or service not known."
+    )
     net.names = {HOST: [[]]}
     assert failure(net, target).endswith("in 3 tries: voices.example.org has no address.")
 
