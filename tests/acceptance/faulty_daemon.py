@@ -1,0 +1,63 @@
+"""`daemon.py` with faults and shorter times: `python faulty_daemon.py NAME=VALUE... -- ARGUMENTS`.
+
+`pipeline.service.KILL_SECONDS=1` sets a number; `blocked_look=FILE` makes every scan last for as long as
+FILE exists, as on a share that does not answer; `immortal_workers=yes` takes the killing of workers away,
+as if the kernel held them. The workers themselves are started fresh and stay as they are.
+"""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def block_looks(file: Path) -> None:
+    """Every scan waits until `file` is gone, and leaves `<file>.looking` when it begins to."""
+    from pipeline.intake.inbox import Inbox, Scan
+
+    scan = Inbox.scan
+
+    def slow_scan(self: Inbox, now: float) -> Scan:
+        if file.exists():
+            Path(f"{file}.looking").touch()
+        while file.exists():
+            time.sleep(0.02)
+        return scan(self, now)
+
+    Inbox.scan = slow_scan  # type: ignore[method-assign]
+
+
+def spare_workers() -> None:
+    """Whoever hangs cannot be killed one by one."""
+    from pipeline.pools.local import LocalPool
+
+    LocalPool.kill = lambda self, worker: None  # type: ignore[method-assign]
+
+
+def set_number(name: str, value: str) -> None:
+    """A module's constant."""
+    module, _, constant = name.rpartition(".")
+    setattr(importlib.import_module(module), constant, float(value))
+
+
+def main(settings: list[str], arguments: list[str]) -> int:
+    """Break what is asked for, and run."""
+    import daemon
+
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name == "blocked_look":
+            block_looks(Path(value))
+        elif name == "immortal_workers":
+            spare_workers()
+        else:
+            set_number(name, value)
+    return daemon.run(arguments)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(REPOSITORY))
+    split = sys.argv.index("--")
+    sys.exit(main(sys.argv[1:split], sys.argv[split + 1 :]))

@@ -1,0 +1,79 @@
+"""What a reload leaves alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.ledger import Ledger
+from pipeline.pools.base import Ended
+from pipeline.supervisor import Supervisor
+
+
+class NoWorkers:
+    """A pool in which nobody ever works."""
+
+    def names(self) -> list[str]:
+        """None."""
+        return []
+
+    fill = names
+
+    def reap(self) -> list[Ended]:
+        """None."""
+        return []
+
+    def kill(self, worker: str) -> None:
+        """Nobody to kill."""
+
+    def stop(self) -> None:
+        """Nobody to stop."""
+
+    kill_all = stop
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration file."""
+    path = tmp_path / "config.yaml"
+    path.write_text("retention: {every_hours: 5}\n")
+    return path
+
+
+@pytest.fixture
+def supervisor(file: Path, ledger: Ledger) -> Iterator[Supervisor]:
+    """One that has just begun to use its configuration."""
+    made = Supervisor(load_config(file), pool=NoWorkers())
+    made._ledger = ledger
+    made._use(load_config(file))
+    yield made
+    made._watch.close()
+
+
+def test_a_reload_does_not_put_off_the_next_pruning(supervisor: Supervisor, file: Path) -> None:
+    """Who reloads each hour would never be pruned; only another interval starts anew."""
+    due = supervisor._schedule.next_run
+    assert due is not None
+    file.write_text("retention: {every_hours: 5, keep_newest: 3}\n")
+    supervisor._reload()
+    assert supervisor._config.retention.keep_newest == 3
+    assert supervisor._schedule.next_run == due
+    file.write_text("retention: {every_hours: 1}\n")
+    supervisor._reload()
+    sooner = supervisor._schedule.next_run
+    assert sooner is not None and sooner < due
+
+
+def test_a_refused_reload_is_told_until_one_is_taken_over(supervisor: Supervisor, file: Path) -> None:
+    """In the status, and on the line that systemd shows."""
+    valid = file.read_text()
+    file.write_text("inbux: x\n")
+    supervisor._reload()
+    told = "The configuration was not reloaded: config.yaml, line 1: inbux: unknown key; did you mean inbox?"
+    assert supervisor._snapshot("running").notes[0].startswith(told)
+    assert f"| {told}" in supervisor._status_line("running")
+    file.write_text(valid)
+    supervisor._reload()
+    assert supervisor._snapshot("running").notes == ()
+    assert supervisor._status_line("running") == "nothing to do"
