@@ -6,6 +6,7 @@ something do it the way a user's hands would, by files in the inbox, or through 
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -115,6 +116,10 @@ def run(options: argparse.Namespace) -> int:
     exit_code = Supervisor(config, once=options.once, systemd=systemd).run()
     if options.once:
         print("\n".join(_summary(layout, started)))
+    if multiprocessing.active_children():
+        # killed, but kept by a disk that does not answer: the interpreter would wait for them at its end
+        sys.stdout.flush()
+        os._exit(exit_code)
     return exit_code
 
 

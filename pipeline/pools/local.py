@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from pipeline.config import Config
 from pipeline.pools.base import Ended
 
-KILL_SECONDS = 10.0
+KILL_SECONDS = 3.0
 
 Target = Callable[[Config, str, int], None]
 
