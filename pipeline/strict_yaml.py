@@ -6,15 +6,20 @@ text, numbers, true, false, null, lists and mappings with text keys.
 """
 
 import difflib
+import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.composer import Composer
+from yaml.resolver import Resolver
 
 from pipeline.errors import SpecError
 
@@ -86,14 +91,10 @@ def load_documents(data: bytes, source: str) -> list[Document]:
     Empty documents are left out, so that a trailing `---` is harmless.
     """
     if len(data) > MAX_BYTES:
-        raise SpecError(
-            f"{source} is {len(data):,} bytes long; a YAML file may have {MAX_BYTES:,}.",
-            hint="Put long texts into a text file of their own and name it with text_file.",
-        )
+        raise _too_large(len(data), source)
     text = _decode(data, source)
     try:
-        _refuse_excess(text, source)
-        nodes = list(yaml.compose_all(text, Loader=Loader))
+        nodes = list(_Composer(_bounded(text, source)).nodes())
     except yaml.MarkedYAMLError as error:
         raise SpecError(
             _yaml_message(error, source), hint="Check the indentation and quotes there."
@@ -102,6 +103,21 @@ def load_documents(data: bytes, source: str) -> list[Document]:
         raise SpecError(f"{source} holds an escape sequence that stands for no character.") from error
     documents = [_document(node, source) for node in nodes if node is not None]
     return [document for document in documents if document.value is not None]
+
+
+def read(stream: BufferedReader, source: str) -> bytes:
+    """The bytes of an open YAML file; raises SpecError for one that is too large, without reading it."""
+    size_bytes = os.fstat(stream.fileno()).st_size
+    if size_bytes > MAX_BYTES:
+        raise _too_large(size_bytes, source)
+    return stream.read(MAX_BYTES + 1)
+
+
+def _too_large(size_bytes: int, source: str) -> SpecError:
+    return SpecError(
+        f"{source} is {size_bytes:,} bytes long; a YAML file may have {MAX_BYTES:,}.",
+        hint="Put long texts into a text file of their own and name it with text_file.",
+    )
 
 
 def _decode(data: bytes, source: str) -> str:
@@ -124,10 +140,11 @@ def _decode(data: bytes, source: str) -> str:
     return text
 
 
-def _refuse_excess(text: str, source: str) -> None:
-    """Walk the event stream, which needs no recursion, before the composer recurses into it."""
+def _bounded(text: str, source: str) -> deque[yaml.Event]:
+    """The events of a stream, looked through (no recursion needed) before the composer recurses into them."""
     depth = 0
-    for number, event in enumerate(yaml.parse(text, Loader=Loader)):
+    events: deque[yaml.Event] = deque()
+    for event in yaml.parse(text, Loader=Loader):
         place = f"{source}, line {_line(event)}"
         if isinstance(event, yaml.AliasEvent):
             raise SpecError(f"{place}: aliases (*name) are not allowed.", hint="Write the value out.")
@@ -136,8 +153,36 @@ def _refuse_excess(text: str, source: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise SpecError(f"{place}: nested more than {MAX_DEPTH} levels deep.")
-        if number > MAX_NODES:
+        if len(events) > MAX_NODES:
             raise SpecError(f"{place}: a YAML file may hold {MAX_NODES:,} values.", hint="Split the file.")
+        events.append(event)
+    return events
+
+
+class _Composer(Loader):
+    """Makes nodes of events that were read before: PyYAML would scan the text a second time."""
+
+    def __init__(self, events: deque[yaml.Event]) -> None:
+        Composer.__init__(self)
+        Resolver.__init__(self)
+        self._events = events
+
+    def nodes(self) -> Iterator[yaml.Node | None]:
+        """One node for each document."""
+        while self.check_node():
+            yield self.get_node()
+
+    def check_event(self, *choices: Any) -> bool:
+        """Whether the next event is one of these."""
+        return bool(self._events) and isinstance(self._events[0], choices)
+
+    def peek_event(self) -> yaml.Event:
+        """The next event, which stays."""
+        return self._events[0]
+
+    def get_event(self) -> yaml.Event:
+        """The next event."""
+        return self._events.popleft()
 
 
 def _line(marked: yaml.Event | yaml.Node) -> int:
@@ -217,8 +262,10 @@ def summary(source: str, problems: tuple[str, ...] | list[str]) -> str:
 def _sentences(model: type[BaseModel], document: Document, errors: list[ErrorDetails]) -> Iterator[str]:
     """One sentence a place, in the order of the file."""
     located = [(_path_of(detail, document.value), detail) for detail in errors]
-    for path, detail in sorted(_significant(located), key=lambda pair: document.line_of(pair[0])):
-        yield _sentence(model, document, path, detail)
+    in_order = sorted(_significant(located), key=lambda pair: document.line_of(pair[0]))
+    for number, (path, detail) in enumerate(in_order):
+        # the nearest key is looked for where it is shown: thousands of them take seconds
+        yield _sentence(model if number < MAX_PROBLEMS else None, document, path, detail)
 
 
 def _significant(located: list[tuple[Path_, ErrorDetails]]) -> Iterator[tuple[Path_, ErrorDetails]]:
@@ -245,9 +292,9 @@ def _path_of(detail: ErrorDetails, value: Any) -> Path_:
     return tuple(path)
 
 
-def _sentence(model: type[BaseModel], document: Document, path: Path_, detail: ErrorDetails) -> str:
+def _sentence(model: type[BaseModel] | None, document: Document, path: Path_, detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
-        return document.problem(path, _unknown_key(model, path))
+        return document.problem(path, _unknown_key(model, path) if model else "unknown key.")
     if detail["type"] == "missing":
         return document.problem(path, "is missing.")
     return document.problem(path, f"expected {_reason(detail)}, found {_described(detail['input'])}.")

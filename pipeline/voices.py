@@ -15,6 +15,7 @@ from pipeline.files import display, sha256_of
 from pipeline.jobs.job import VoiceChoice
 from pipeline.jobs.settings import Settings
 from pipeline.jobs.spec import AUDIO_SUFFIXES, VoiceSheet, as_set, parse_voice_sheet
+from pipeline.strict_yaml import read
 
 SHEET_SUFFIXES = (".yaml", ".yml")
 
@@ -127,8 +128,10 @@ def _name(path: Path) -> str:
 
 
 def _sheet(path: Path) -> VoiceSheet:
+    shown = f"voices/{display(path.name)}"
     try:
-        return parse_voice_sheet(path.read_bytes(), f"voices/{display(path.name)}")
+        with open(path, "rb") as stream:
+            return parse_voice_sheet(read(stream, shown), shown)
     except SpecError as error:
         raise SpecError(error.message, problems=error.problems, hint="Mend the voice sheet.") from error
     except OSError as error:

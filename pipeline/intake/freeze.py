@@ -32,7 +32,7 @@ from pipeline.jobs.spec import (
     problems_of,
 )
 from pipeline.layout import Layout
-from pipeline.strict_yaml import MAX_BYTES
+from pipeline.strict_yaml import read
 from pipeline.voices import Library, LibraryVoice
 from pipeline.web_address import is_url, shown
 
@@ -162,9 +162,9 @@ def _requests(folder: Path, name: str, suffix: str) -> tuple[Request, ...]:
 
 
 def read_yaml(root: Path, relative: str) -> bytes:
-    """The bytes of a YAML file beneath `root`; a little over the limit shows that there are too many."""
+    """The bytes of a YAML file beneath `root`; raises SpecError if they are too many."""
     with open_beneath(root, relative) as stream:
-        return stream.read(MAX_BYTES + 1)
+        return read(stream, display(PurePosixPath(relative).name))
 
 
 def _require(folder: Path, name: str) -> BufferedReader:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from pipeline import crash
 from pipeline.config import Config
-from pipeline.errors import EnvironmentFailure, InputError, SpecError, VoxspoolError
+from pipeline.errors import EnvironmentFailure, InputError, SpecError
 from pipeline.files import ENVIRONMENT_ERRNOS, display, held_folder, stat_is_regular
 from pipeline.intake.claim import (
     Gone,
@@ -42,6 +43,7 @@ from pipeline.jobs.job import (
 )
 from pipeline.jobs.settings import Settings
 from pipeline.jobs.spec import (
+    names_in_broken,
     parse_job_file,
 )
 from pipeline.layout import Layout
@@ -192,16 +194,19 @@ class Intake:
         return {name: reason for name, (_, reason) in self._refused.items() if name in present}
 
     def _references(self, dropped: Dropped) -> tuple[str, ...]:
-        """Inbox-relative paths of the files that a job file names; none if it cannot be parsed."""
-        folder = PurePosixPath(dropped.relative).parent
+        """Inbox-relative paths of the files that a job file names; of a broken one, those that are there."""
+        inbox, folder = self._layout.inbox, PurePosixPath(dropped.relative).parent
         try:
-            requests = parse_job_file(
-                read_yaml(self._layout.inbox, dropped.relative), display(dropped.path.name)
-            )
-        except (VoxspoolError, OSError):
+            data = read_yaml(inbox, dropped.relative)
+        except (SpecError, OSError):
             return ()  # told in full once it is claimed
+        try:
+            requests = parse_job_file(data, display(dropped.path.name))
+        except SpecError:
+            named = (_spelled(inbox, folder, name) for name in names_in_broken(data))
+            return tuple(name for name in named if _is_file(inbox, name))
         names = dict.fromkeys(name for request in requests for name in request.references)
-        return tuple(_spelled(self._layout.inbox, folder, name) for name in names)
+        return tuple(_spelled(inbox, folder, name) for name in names)
 
     def is_part(self, relative: str) -> bool:
         """Whether a job file that was taken and lies there still (`source: leave`) brought this file."""
@@ -240,6 +245,7 @@ class Intake:
         """
         planned = [self._planned(dropped, members) for dropped in batch]
         self._ledger.plan_claim(*planned)
+        crash.point("claim.planned")
         taken: list[Drop] = []
         refused: dict[str, str] = {}
         undone: list[Drop] = []
@@ -248,6 +254,7 @@ class Intake:
                 break
             try:
                 digest, stamp = take(self._layout, drop, shared)
+                crash.point("claim.proven")
                 taken.append(replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp))
             except Gone:
                 undone.append(drop)
@@ -281,12 +288,14 @@ class Intake:
     def _undo(self, *drops: Drop) -> None:
         for drop in drops:
             put_back(self._layout, drop)
+            crash.point("undo.returned")
         if drops:
             self._ledger.forget_claim(*(drop.id for drop in drops))
 
     def _admit(self, drops: Sequence[Drop]) -> None:
         """Claimed drops become jobs, or failures with their reasons, in one commit."""
         made_durable(self._layout, drops)
+        crash.point("claim.durable")
         left = list(drops)
         ended = []
         while left:
@@ -294,6 +303,7 @@ class Intake:
             prepared = [(drop, *self._jobs(drop)) for drop in left]
             with self._ledger.one_commit():
                 left = [drop for drop, jobs, names in prepared if not self._ledger.submit(drop, jobs, names)]
+            crash.point("claim.submitted")
             ended += [drop for drop, jobs, _ in prepared if all(job.state.ended for job in jobs)]
         for drop in ended:
             end_if_complete(self._layout, self._ledger, drop.id)

@@ -4,9 +4,11 @@ Knows YAML models, file names and web addresses, reads no file. Invariants: ever
 is told at once with its line; a reference to a file never leads out of the job file's folder.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -23,6 +25,13 @@ TEXT_SUFFIXES = frozenset({".txt", ".md"})
 MAX_DOCUMENTS = 1000
 # Where an https address may stand instead of a file.
 _FETCHED: tuple[Path_, ...] = (("voice",), ("audio",))
+MAX_BROKEN_LINE_CHARS = 1000
+_OWN_COMPUTER = re.compile(r"[A-Za-z]:|~[^/]*/")
+# Where a job file names files: behind these keys, as items of a list, and in a list between brackets.
+_NAMED_IN_BROKEN = re.compile(
+    r"""(?:\b(?:text_file|audio|file|voice)["']?\s*:\s*|^\s*-\s+(?!\w+\s*:))["']?(?P<name>[^"'\[\]{},#:]+)"""
+    r"""|\[(?P<list>[^\[\]{}]+)"""
+)
 Reference = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
@@ -232,6 +241,11 @@ def _why_refused(reference: str, path: Path_) -> str | None:
         return _why_not_fetched(reference, path)
     if "\0" in reference or "\\" in reference:
         return f"{reference!r} is no file name; separate folders by a forward slash."
+    if _OWN_COMPUTER.match(reference):
+        return (
+            f"{reference} is a path on somebody's own computer; put the file beside the job file and name it"
+            " here without drive or home folder."
+        )
     pure = PurePosixPath(reference)
     if pure.is_absolute() or ".." in pure.parts:
         return f"{reference} leads out of the job file's folder; files must lie beside or below the job file."
@@ -241,6 +255,26 @@ def _why_refused(reference: str, path: Path_) -> str | None:
     if pure.suffix.lower() not in wanted:
         return f"{reference} must end in one of {', '.join(sorted(wanted))}."
     return None
+
+
+def names_in_broken(data: bytes) -> tuple[str, ...]:
+    """Files that a job file seems to name of which no sense can be made otherwise, normalised.
+
+    They belong to it all the same: without it they would be taken for jobs of their own.
+    """
+    lines = data.decode("utf-8", "replace").splitlines()
+    found = (_NAMED_IN_BROKEN.finditer(line) for line in lines if len(line) <= MAX_BROKEN_LINE_CHARS)
+    names = (
+        name.strip(" \t\"'")
+        for match in chain.from_iterable(found)
+        for name in (match["name"] or match["list"]).split(",")
+    )
+    return tuple(dict.fromkeys(normalised(name) for name in dict.fromkeys(names) if _is_reference(name)))
+
+
+def _is_reference(name: str) -> bool:
+    is_text = PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES
+    return not is_url(name) and _why_refused(name, ("text_file",) if is_text else ("parts",)) is None
 
 
 def _why_not_fetched(url: str, path: Path_) -> str | None:

@@ -405,6 +405,18 @@ def test_a_part_may_be_spelled_in_another_unicode_form(door: Door) -> None:
     assert lying(door.layout) == []
 
 
+def test_a_broken_job_file_keeps_the_files_that_it_names(door: Door) -> None:
+    """They fail with it, and nothing is spoken that nobody asked for; what is not there is not waited for."""
+    put(door.layout, "sub/bad.yaml", "text_file: chapter.txt\nvioce: me\nvoice: nowhere.wav")
+    put(door.layout, "sub/chapter.txt")
+    put(door.layout, "sub/other.txt")
+    assert not door.accept().waiting
+    assert [job.stem for job in door.jobs() if job.state is JobState.QUEUED] == ["other"]
+    assert os.path.lexists(door.layout.failed / "sub/chapter.txt")
+    note = (door.layout.failed / "sub/bad.yaml.error.txt").read_text()
+    assert "did you mean voice?" in note and "together with chapter.txt" in note
+
+
 def test_no_link_leads_out_of_the_inbox(door: Door, tmp_path: Path) -> None:
     """Neither a folder on the way nor the file itself; what it leads to is not touched."""
     (tmp_path / "secret").mkdir()

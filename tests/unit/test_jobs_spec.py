@@ -1,6 +1,8 @@
 """What people write: job files, folder defaults, voice sheets, and the cascade between them."""
 
 import string
+import time
+import unicodedata
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from pipeline.jobs.spec import (
     cascade,
     complete,
     looks_like_clip,
+    names_in_broken,
+    normalised,
     parse_defaults,
     parse_job_file,
     parse_voice_sheet,
@@ -186,6 +190,11 @@ REFERENCES = {
     "a/.x": "hidden",
     r"a\x": "no file name",
     r"..\x": "no file name",
+    r"C:\x": "no file name",
+    "C:/x": "somebody's own computer",
+    "c:x": "somebody's own computer",
+    "~/x": "somebody's own computer",
+    "~me/x": "somebody's own computer",
     "x\\0y": "no file name",
 }
 
@@ -210,6 +219,48 @@ def test_references_that_lead_out_are_refused(job: str, suffix: str, reference: 
         said = "escape"  # YAML itself has no NUL
     told = problems(job.format(name))
     assert any(said in problem for problem in told), told
+
+
+def test_no_character_becomes_a_step_out_by_being_normalised() -> None:
+    """NFC turns some characters into others; none into one that means something in a path."""
+    for character in map(chr, range(0x80, 0x110000)):
+        if unicodedata.normalize("NFC", character) != character:
+            assert not set(normalised(f"a{character}b")) & set("/.\\:~"), hex(ord(character))
+
+
+BROKEN = {
+    "vioce: me\ntext_file: chapter 1.txt": ("chapter 1.txt",),
+    "text_file: 'caf\u0065\u0301.md' # mine\n\tx": ("caf\u00e9.md",),
+    "{text_file: sub/a.txt, voice: b.wav": ("sub/a.txt", "b.wav"),
+    "kind: vc\naudio: {file: 'a.flac', loud: 3}\nvoice: c.wav": ("a.flac", "c.wav"),
+    'kind: concat\nparts:\n  - a.wav\n  - file: "b c.mp3"\n  - silence_ms: 3\n - d.ogg': (
+        "a.wav",
+        "b c.mp3",
+        "d.ogg",
+    ),
+    "parts: [a.wav, b.wav, a.wav": ("a.wav", "b.wav"),
+    "text: |\n  Look into notes.txt, and into other.txt\nx: y": (),
+    "text_file: ../a.txt\nvoice: /b.wav\naudio: https://example.org/c.wav\nfile: .d.txt": (),
+    "text_file: a.yaml\nfile: a.exe": (),
+    "text_file: " + "x" * 1000 + ".txt\nx: y": (),
+}
+
+
+@pytest.mark.parametrize(("text", "names"), BROKEN.items(), ids=lambda value: str(value)[:30])
+def test_a_broken_job_file_still_tells_the_files_it_names(text: str, names: tuple[str, ...]) -> None:
+    """Behind its keys and in its lists; not in running text, and nothing that it could not name anyway."""
+    with pytest.raises(SpecError):
+        parse(text)
+    assert names_in_broken(text.encode()) == names
+
+
+@pytest.mark.parametrize("line", ["file: a ", "[a.txt,", "- ", "audio:" + " " * 900, "x" * 999])
+def test_a_megabyte_of_brokenness_is_searched_in_a_moment(line: str) -> None:
+    """Whatever stands in it."""
+    data = (line * (1000 // len(line)) + "\n").encode()
+    started = time.process_time()
+    names_in_broken(data * (2**20 // len(data)))
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("name", ["a.exe", "a", "a.wav.txt", ".", "~", "a.yaml"])

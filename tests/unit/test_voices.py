@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     monkeypatch.setattr(Path, "stat", refuse)
     for ask in (lambda: library.find("narrator"), lambda: library.choice(voice, "conversion")):
         with pytest.raises(InputError, match=r"voices/narrator\.\w+ cannot be read: Permission") as caught:
