@@ -161,6 +161,7 @@ _PAUSE = Ignored(reason="the pause file: no new work starts while it lies here",
 _NOTES = Ignored(reason="a note about the inbox itself, not a drop")
 _RESERVED = Ignored(reason="a reserved name: what lies here is never taken for a drop", shown=True)
 _CONFLICT = Held(reason="a sync conflict copy: compare it with the other one, keep one and rename it")
+_OUR_NOTE = Ignored(reason="Voxspool's own note on a file that failed, not a drop: delete it", shown=True)
 _NO_EXTENSION = Unsupported(reason="not a kind of file Voxspool knows: it has no extension")
 _PLAIN_FOLDER = Folder()
 _LOOKALIKE_FOLDER = Folder(note="a folder, not a file; its contents are looked at")
@@ -183,6 +184,12 @@ _FILE_NAMES = frozenset(map(_folded, IGNORED_FILES))
 _FILE_GLOBS = _alternatives(map(_folded, IGNORED_FILE_GLOBS))
 _FILE_REGEXES = re.compile("|".join(IGNORED_FILE_REGEXES))
 _CONFLICTS = _alternatives(CONFLICT_GLOBS)
+
+
+# What `outbox.note_paths` calls them: after the dropped file's whole name, or its beginning and a hash.
+_OUR_NOTES = re.compile(
+    rf"(?:\.(?:{'|'.join(KIND_BY_EXTENSION)})|~[0-9a-f]{{8}})\.error\.(?:txt|json)\Z", re.IGNORECASE
+)
 
 
 def _is_system_folder(folded: str) -> bool:
@@ -276,6 +283,8 @@ def _file_verdict(relative: str, name: str) -> Verdict:
         return _PAUSE
     if relative in ROOT_NOTES:
         return _NOTES
+    if _OUR_NOTES.search(name):
+        return _OUR_NOTE
     kind = KIND_BY_EXTENSION.get(extension_of(name))
     if kind is None:
         return _unsupported(extension_of(name))

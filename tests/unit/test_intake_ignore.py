@@ -1,6 +1,7 @@
 """What the names in an inbox mean."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from pipeline.intake.ignore import (
     Unsupported,
     explain_name,
 )
+from pipeline.outbox import note_paths
 
 FILE, FOLDER = EntryType.FILE, EntryType.FOLDER
 AUDIO = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "WAV")
@@ -183,6 +185,26 @@ def test_folders_are_looked_into(ignore: IgnoreList) -> None:
     verdict = ignore.classify("book.txt", FOLDER)
     assert verdict == Folder(note="a folder, not a file; its contents are looked at")
     assert isinstance(ignore.classify("book.txt/a.txt", FILE), Candidate)
+
+
+def test_the_notes_on_a_failed_file_may_come_back_with_it() -> None:
+    """Moved along by who wants to try again: they are not spoken, and the status says what they are."""
+    dropped = (
+        "story.txt",
+        "a b.MD",
+        "what?.yaml",
+        "caf\u00e9.wav",
+        "x" * 251 + ".txt",
+        "no~2.opus",
+        "line\nbreak.m4a",
+    )
+    notes = [note.name for name in dropped for note in note_paths(Path("failed") / name)]
+    assert len(notes) == 14
+    for note in notes:
+        verdict = IgnoreList().classify(f"sub/{note}", FILE)
+        assert isinstance(verdict, Ignored) and verdict.shown and "own note" in verdict.reason, note
+    for title in ("error.txt", "my.error.txt", "story.error.txt", "a.txt.error.txt.txt", "x.txt.error.md"):
+        assert isinstance(IgnoreList().classify(title, FILE), Candidate), title
 
 
 def test_reserved_names_hold_only_at_the_top(ignore: IgnoreList) -> None:
