@@ -223,30 +223,25 @@ class Ledger:
     def claim(self, worker: str) -> Job | None:
         """Take the next job for `worker`; the attempt is on disk before this returns.
 
-        Never two at once of one result name: the later drop must also be published later.
+        Never two at once of one result name: the later drop must also be published later. A job that has
+        cost a worker runs alone: else the one that takes all the memory would cost its neighbours theirs.
         """
         now = self._clock()
         with self._db.transaction() as db:
-            row = db.execute(
-                "UPDATE jobs SET state = 'running', worker = ?, started_at = ?, heartbeat_at = ?,"
-                " stage = 'starting', done_chunks = 0, total_chunks = 0"
-                " WHERE id = (SELECT id FROM jobs AS j"
-                " WHERE state = 'queued' AND cancel_requested = 0 AND not_before <= ?"
-                " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
-                "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
-                " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
-                "  AND q.stem = j.stem AND q.submitted_at < j.submitted_at)"
-                " ORDER BY priority, submitted_at, idx LIMIT 1) RETURNING id",
-                (worker, now, self._monotonic(), now),
-            ).fetchone()
-            if row is None:
+            job_id = _next_job(db, now)
+            if job_id is None or not _may_run(db, job_id):
                 return None
+            db.execute(
+                "UPDATE jobs SET state = 'running', worker = ?, started_at = ?, heartbeat_at = ?,"
+                " stage = 'starting', done_chunks = 0, total_chunks = 0 WHERE id = ?",
+                (worker, now, self._monotonic(), job_id),
+            )
             db.execute(
                 "INSERT INTO attempts (job_id, number, worker, started_at)"
                 " SELECT ?, COUNT(*) + 1, ?, ? FROM attempts WHERE job_id = ?",
-                (row["id"], worker, now, row["id"]),
+                (job_id, worker, now, job_id),
             )
-        return self.job(row["id"])
+        return self.job(job_id)
 
     def heartbeat(
         self, job_id: str, stage: str, done_chunks: int, total_chunks: int, *, worker: str | None = None
@@ -502,6 +497,31 @@ def _insert_job(db: sqlite3.Connection, job: Job) -> None:
             *(_text(word or "") or None for word in (job.error_code, job.error_message, job.error_hint)),
         ),
     )
+
+
+def _next_job(db: sqlite3.Connection, now: float) -> str | None:
+    """The first job in the queue that may be done now."""
+    row = db.execute(
+        "SELECT id FROM jobs AS j WHERE state = 'queued' AND cancel_requested = 0 AND not_before <= ?"
+        " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
+        "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
+        " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
+        "  AND q.stem = j.stem AND q.submitted_at < j.submitted_at)"
+        " ORDER BY priority, submitted_at, idx LIMIT 1",
+        (now,),
+    ).fetchone()
+    return None if row is None else str(row["id"])
+
+
+def _may_run(db: sqlite3.Connection, job_id: str) -> bool:
+    """Nothing runs beside a job that has cost a worker."""
+    running = [row["id"] for row in db.execute("SELECT id FROM jobs WHERE state = 'running'")]
+    return not running or not any(_has_cost_a_worker(db, one) for one in (job_id, *running))
+
+
+def _has_cost_a_worker(db: sqlite3.Connection, job_id: str) -> bool:
+    row = db.execute("SELECT 1 FROM attempts WHERE job_id = ? AND outcome = 'died'", (job_id,)).fetchone()
+    return row is not None
 
 
 def _end_attempt(db: sqlite3.Connection, job_id: str, outcome: str, now: float) -> None:

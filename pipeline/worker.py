@@ -4,6 +4,7 @@ Knows the life of a job; nothing of how speech is made (`render` does). Invarian
 time; whatever happens to a job, the ledger says so; a stop is honoured at the next chunk.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -13,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Protocol
 
@@ -53,11 +54,13 @@ LONGEST_WAIT_SECONDS = 600.0
 # What a worker reads and writes is its own: where it may not, somebody changed the folders.
 _MACHINE_ERRNOS = ENVIRONMENT_ERRNOS | {errno.EACCES, errno.EPERM}
 _PR_SET_PDEATHSIG = 1
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
     """The body of a worker process."""
     _die_with_parent(parent_pid)
+    _die_before_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopFlag()
@@ -77,6 +80,12 @@ def _die_with_parent(parent_pid: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def _die_before_parent() -> None:
+    """Linux: where memory runs out, it is a worker that goes and never the supervisor (proc(5))."""
+    with contextlib.suppress(OSError):
+        OOM_SCORE.write_text("500", encoding="ascii")
 
 
 class Stop(Protocol):
@@ -175,8 +184,8 @@ class Worker:
                 self._end(job, JobState.FAILED, error)
         except InputError as error:
             self._end(job, JobState.FAILED, error)
-        except EnvironmentFailure:
-            raise
+        except (EnvironmentFailure, MemoryError):
+            raise  # without memory a process is of no use: it ends, and the supervisor counts it
         except Exception as error:  # broad: a job must not take the worker with it
             if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
                 raise

@@ -570,3 +570,32 @@ def test_claiming_costs_the_same_from_a_long_queue_as_from_a_short_one(tmp_path:
         costs.append(statements_to_claim(ledger))
         ledger.close()
     assert costs[1] <= costs[0] + 2
+
+
+def test_a_job_that_cost_a_worker_runs_alone(ledger: Ledger, second: Ledger, clock: Clock) -> None:
+    """It waits until the others have ended, and while it runs nobody begins; then all goes on as before."""
+    for name in ("a", "b", "c"):
+        clock.now += 1
+        submit(ledger, a_job(f"{name}-0", drop_id=name, submitted_at=clock.now))
+    suspect, neighbour = ledger.claim("1"), second.claim("2")
+    assert suspect is not None and neighbour is not None
+    ledger.bury(suspect.id, "died", max_deaths=3)
+    assert ledger.claim("1") is None, "its neighbour still runs"
+    second.finish(neighbour.id, JobState.DONE)
+    again = ledger.claim("1")
+    assert again is not None and again.id == suspect.id
+    assert second.claim("2") is None, "it runs alone"
+    ledger.finish(again.id, JobState.DONE)
+    last = second.claim("2")
+    assert last is not None and last.id == "c-0"
+
+
+def test_a_job_whose_daemon_went_down_needs_not_run_alone(ledger: Ledger, second: Ledger) -> None:
+    """A power cut says nothing about the jobs of that moment."""
+    for name in ("a", "b"):
+        submit(ledger, a_job(f"{name}-0", drop_id=name))
+    first = ledger.claim("1")
+    assert first is not None
+    ledger.bury(first.id, "lost", max_deaths=3)
+    assert ledger.claim("1") is not None
+    assert second.claim("2") is not None

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +113,27 @@ def test_a_job_that_comes_out_well(shop: Shop) -> None:
     assert [drop.state for drop in shop.ledger.drops_in(*DropState)] == ["done"]
 
 
+def test_without_memory_the_worker_ends(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next job would meet the same full process; the supervisor counts it as a death."""
+    monkeypatch.setattr(room, "render", raising(MemoryError()))
+    shop.drop()
+    with pytest.raises(MemoryError):
+        shop.work()
+    assert [job.state for job in shop.ledger.jobs_in(*JobState)] == [JobState.RUNNING]
+
+
+def test_where_memory_runs_out_workers_go_before_the_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel is told so; where it cannot be told, work goes on."""
+    score = tmp_path / "oom_score_adj"
+    monkeypatch.setattr(room, "OOM_SCORE", score)
+    room._die_before_parent()
+    assert int(score.read_text()) > 0
+    monkeypatch.setattr(room, "OOM_SCORE", tmp_path / "absent" / "score")
+    room._die_before_parent()
+
+
 @pytest.mark.parametrize(
     ("error", "state", "code"),
     [
@@ -124,7 +146,6 @@ def test_a_job_that_comes_out_well(shop: Shop) -> None:
         (Cancelled("story.txt was cancelled.", hint="By you."), JobState.CANCELLED, "cancelled"),
         (RuntimeError("boom"), JobState.FAILED, "internal"),
         (KeyError("odd \udce9"), JobState.FAILED, "internal"),
-        (MemoryError(), JobState.FAILED, "internal"),
         (OSError(errno.ENAMETOOLONG, "File name too long"), JobState.FAILED, "internal"),
         (VoxspoolError("Odd."), JobState.FAILED, "internal"),
     ],
