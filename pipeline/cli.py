@@ -22,7 +22,7 @@ from pipeline import __version__, audit, doctor, prune, retention
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.explain import explain
-from pipeline.files import display, exclusive_lock, move_new, sha256_of
+from pipeline.files import display, exclusive_lock, move_new, sha256_of, shown_size
 from pipeline.intake.claim import below
 from pipeline.intake.ignore import IgnoreList
 from pipeline.jobs.job import Drop, DropState, Job, JobState
@@ -361,7 +361,7 @@ def prune_files(options: argparse.Namespace) -> int:
     print("\n".join(retention.describe(plan)))
     if not options.dry_run:
         outcome = prune.apply(plan, ledger)
-        print(f"{len(outcome.removed)} removed, {retention.size(outcome.bytes)} freed.")
+        print(f"{len(outcome.removed)} removed, {shown_size(outcome.bytes)} freed.")
         for spared in outcome.kept:
             print(f"kept {spared.unit.name}: {spared.reason}")
     return 0

@@ -277,3 +277,13 @@ def _escaped(character: str) -> str:
     except UnicodeEncodeError:  # a surrogate that no file name can hold
         return character.encode("unicode_escape").decode()
     return raw.decode("latin-1").encode("unicode_escape").decode()
+
+
+def shown_size(size_bytes: float) -> str:
+    """A size for people, in powers of ten, three digits at most: 312 MB."""
+    size = size_bytes
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from pipeline.config import Retention
+from pipeline.files import shown_size
 
 GB = 1_000_000_000
 DAY_SECONDS = 86_400.0
@@ -265,8 +266,8 @@ class _Half:
     def refusal(self, unit: Unit) -> str:
         """Why not even the first goes."""
         return (
-            f"{unit.name} ({size(unit.bytes)}) comes first, and is more than half of all that there is"
-            f" ({self._count}, {size(self._whole)}); {UNLESS}"
+            f"{unit.name} ({shown_size(unit.bytes)}) comes first, and is more than half of all that there is"
+            f" ({self._count}, {shown_size(self._whole)}); {UNLESS}"
         )
 
 
@@ -323,9 +324,8 @@ def _too_much(going: Sequence[Going], before: Sequence[Going], units: Sequence[U
     gone, whole = sum(i.unit.bytes for i in (*going, *before)), sum(unit.bytes for unit in units)
     if not going or (2 * gone <= whole and 2 * count <= len(units)):
         return ""
-    return (
-        f"{count} of {len(units)} ({size(gone)} of {size(whole)}) would go, which is more than half; {UNLESS}"
-    )
+    part = f"{count} of {len(units)} ({shown_size(gone)} of {shown_size(whole)})"
+    return f"{part} would go, which is more than half; {UNLESS}"
 
 
 def _warnings(results: Sequence[Unit], rules: Retention, made: Plan, cut: set[Pool]) -> tuple[str, ...]:
@@ -339,11 +339,11 @@ def _outbox_warnings(results: Sequence[Unit], rules: Retention, made: Plan, more
     percent = 100 * total / cap
     if percent < rules.warn_percent:
         return ()
-    told = f"The outbox holds {size(total)} of {size(cap)} ({percent:.0f} %)."
+    told = f"The outbox holds {shown_size(total)} of {shown_size(cap)} ({percent:.0f} %)."
     left = total - sum(item.unit.bytes for item in made.going if item.unit.pool is Pool.RESULTS)
     if left <= cap:
         return (told,)
-    over = f"It stays {size(left - cap)} over its cap"
+    over = f"It stays {shown_size(left - cap)} over its cap"
     return (told, f"{over} for now: {more}" if more else f"{over}: what else is there must not be removed.")
 
 
@@ -392,12 +392,12 @@ def describe(made: Plan) -> list[str]:
     lines += [_line("goes", item.unit, item.reason) for item in made.going]
     lines += [_line("stays", item.unit, item.reason) for item in made.spared]
     if made.going:
-        return [*lines, f"{len(made.going)} to remove, {size(made.bytes)}."]
+        return [*lines, f"{len(made.going)} to remove, {shown_size(made.bytes)}."]
     return [*lines, "Nothing to remove."]
 
 
 def _line(verb: str, unit: Unit, reason: str) -> str:
-    return f"{verb:5}  {_date(unit.moment)}  {size(unit.bytes):>8}  {unit.pool}: {unit.name} ({reason})"
+    return f"{verb:5}  {_date(unit.moment)}  {shown_size(unit.bytes):>9}  {unit.pool}: {unit.name} ({reason})"
 
 
 def _date(moment: float) -> str:
@@ -408,12 +408,3 @@ def _span(seconds: float) -> str:
     return (
         f"{seconds / DAY_SECONDS:.1f} days" if seconds >= DAY_SECONDS else f"{seconds / HOUR_SECONDS:.1f} h"
     )
-
-
-def size(count: float) -> str:
-    """A number of bytes as people read it, in powers of ten."""
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -24,7 +24,7 @@ from pipeline import __version__, notify, prune
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, EnvironmentFailure
 from pipeline.events import emit
-from pipeline.files import display, exclusive_lock
+from pipeline.files import display, exclusive_lock, shown_size
 from pipeline.intake.aside import Aside, Errand
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.ignore import IgnoreList
@@ -36,7 +36,6 @@ from pipeline.layout import layout_of
 from pipeline.ledger import Ledger, Progress
 from pipeline.pools.base import Ended, WorkerPool
 from pipeline.pools.local import LocalPool
-from pipeline.retention import size
 from pipeline.sd_notify import Systemd
 from pipeline.service import status_line, stuck
 from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
@@ -359,7 +358,7 @@ class Supervisor:
         plan = prune.rehearse(self._ledger, self._layout, self._config.retention)
         outcome = prune.apply(plan, self._ledger)
         if outcome.removed:
-            logger.info("pruned {} items, {}", len(outcome.removed), size(outcome.bytes))
+            logger.info("pruned {} items, {}", len(outcome.removed), shown_size(outcome.bytes))
         self._retention_notes = plan.notes
 
     # -- workers ---------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.doctor.finding import Finding, failure, warning, well
-from pipeline.files import display
-from pipeline.retention import size
+from pipeline.files import display, shown_size
 
 LOW_BYTES, NO_BYTES = 2_000_000_000, 200_000_000
 LOW_FILES, NO_FILES = 1_000, 10
@@ -30,7 +29,7 @@ def examine(config: Config) -> Iterator[Finding]:
 def _disk(names: str, path: Path) -> Iterator[Finding]:
     disk = os.statvfs(path)
     free = disk.f_bavail * disk.f_frsize
-    what = f"{size(free)} free for the {names}"
+    what = f"{shown_size(free)} free for the {names}"
     advice = (
         f"See what is large: sudo du -xh '{display(path)}' | sort -h | tail. python daemon.py prune removes"
         " old results; retention in config.yaml says which."

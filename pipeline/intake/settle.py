@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from pipeline.files import shown_size
+
 PAUSE_FACTOR = 3.0
 WRITER_RETRY_SECONDS = (1.0, 10.0)
 TROUBLE_RETRY_SECONDS = (2.0, 60.0)
@@ -298,13 +300,3 @@ def _waiting(watched: _Watched, size_bytes: int, due: float, now: float) -> Look
     doing = "growing" if watched.grew else "changing"
     reason = f"still {doing}, {shown_size(size_bytes)}, last change {ago}"
     return Look(state=State.SETTLING, reason=reason, due=due)
-
-
-def shown_size(size_bytes: int) -> str:
-    """A size for people, three digits at most: 312 MB."""
-    size = float(size_bytes)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

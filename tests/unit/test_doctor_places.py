@@ -214,7 +214,7 @@ def test_a_disk_that_is_nearly_full_is_told(config: Config, tmp_path: Path) -> N
     with tmpfs(tmp_path / "outbox", "1m"), tmpfs(tmp_path / "state", "1g"):
         findings = examine(config, machine())
     found = about(findings, "free for the outbox")
-    assert (found.level, found.what) == ("fail", "1.0 MB free for the outbox")
+    assert (found.level, found.what) == ("fail", "1.05 MB free for the outbox")
     assert f"du -xh '{tmp_path}/outbox'" in found.advice and "prune" in found.advice
     assert about(findings, "free for the state").level == "warn"
     assert about(findings, "free for the inbox").level == "ok"

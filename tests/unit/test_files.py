@@ -439,3 +439,12 @@ def attempt_to_read(root: Path, relative: str) -> None:
     """And do not mind."""
     with contextlib.suppress(OSError):
         read_beneath(root, relative)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (312_345_678, "312 MB"), (5 * 10**12, "5 TB")],
+)
+def test_sizes_are_shown_with_three_digits(size: int, shown: str) -> None:
+    """Sizes are for people."""
+    assert files.shown_size(size) == shown

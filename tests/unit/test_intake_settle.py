@@ -15,7 +15,6 @@ from pipeline.intake.settle import (
     Settling,
     State,
     fingerprint_of,
-    shown_size,
 )
 
 RULES = SettleRules()
@@ -285,15 +284,6 @@ def test_the_key_for_a_ledger_leaves_out_what_may_move() -> None:
     """Blocks are trimmed later and some shares renumber inodes: neither makes a file another one."""
     assert Fingerprint(1, 2, 3, 4, 5).key == Fingerprint(9, 2, 3, 4, 9).key == "2:3:4"
     assert Fingerprint(1, 2, 3, 4, 5).key != Fingerprint(1, 2, 3, 5, 5).key
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (312_345_678, "312 MB"), (5 * 10**12, "5 TB")],
-)
-def test_sizes_are_shown_with_three_digits(size: int, shown: str) -> None:
-    """Sizes are for people."""
-    assert shown_size(size) == shown
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 30), st.booleans()), min_size=1, max_size=60))

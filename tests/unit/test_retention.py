@@ -57,8 +57,8 @@ def test_the_newest_jobs_stay_even_over_the_cap() -> None:
     assert going(made) == ["u6"]
     assert {item.reason for item in made.spared} == {"one of the newest 6"}
     assert made.warnings == (
-        "The outbox holds 14.0 GB of 5.0 GB (280 %).",
-        "It stays 7.0 GB over its cap: what else is there must not be removed.",
+        "The outbox holds 14 GB of 5 GB (280 %).",
+        "It stays 7 GB over its cap: what else is there must not be removed.",
     )
 
 
@@ -103,7 +103,7 @@ def test_more_than_half_of_an_outbox_goes_in_steps() -> None:
     assert ran == [(12, 2), (6, 2), (1, 1)]
     first = make([unit(f"u{n}", days=n + 1) for n in range(24)])
     assert first.warnings[1] == (
-        "It stays 7.0 GB over its cap for now: never more than half goes at once, the rest follows at the"
+        "It stays 7 GB over its cap for now: never more than half goes at once, the rest follows at the"
         " next run."
     )
     assert first.refused == () and first.notes == first.warnings
@@ -124,7 +124,7 @@ def test_one_that_is_more_than_half_by_itself_waits_for_a_word() -> None:
     assert made.going == ()
     [(pool, reason)] = made.refused
     assert pool is Pool.RESULTS
-    assert reason.startswith("huge (8.0 GB) comes first, and is more than half of all that there is")
+    assert reason.startswith("huge (8 GB) comes first, and is more than half of all that there is")
     assert "next run" not in "".join(made.notes)
     assert going(make(stock, more_than_half=True)) == ["huge"]
 
@@ -148,7 +148,7 @@ def test_more_than_half_never_goes_for_its_age_unasked() -> None:
     assert going(made) == ["s9"]
     [(pool, reason)] = made.refused
     assert pool is Pool.SOURCES
-    assert reason.startswith("7 of 10 (3.5 GB of 5.0 GB) would go, which is more than half;")
+    assert reason.startswith("7 of 10 (3.5 GB of 5 GB) would go, which is more than half;")
     assert len(made.spared) == 6
     assert len(make(stock, rules, more_than_half=True).going) == 7
 
@@ -159,8 +159,8 @@ def test_people_hear_what_was_refused() -> None:
     stock = [unit(f"u{n}", days=n + 1) for n in range(7)]
     stock += [unit(f"r{n}", days=n + 1, pool=Pool.SOURCES, recording=True) for n in range(6)]
     assert make(stock, report_only=pools).notes == (
-        "The outbox holds 7.0 GB of 5.0 GB (140 %).",
-        "It stays 2.0 GB over its cap: what else is there must not be removed.",
+        "The outbox holds 7 GB of 5 GB (140 %).",
+        "It stays 2 GB over its cap: what else is there must not be removed.",
         "Pruning of results, sources: it is synchronised.",
     )
 
@@ -328,10 +328,10 @@ def test_a_plan_is_described_line_by_line() -> None:
     stock = [unit(f"u{n}", days=n + 1) for n in range(7)]
     made = make(stock, obstacle=lambda u: "u6.wav is open" if u.key == "u6" else "")
     assert describe(made) == [
-        "The outbox holds 7.0 GB of 5.0 GB (140 %).",
-        "goes   2027-01-09 08:00    1.0 GB  results: u5 (the outbox is over its size cap)",
-        "goes   2027-01-10 08:00    1.0 GB  results: u4 (the outbox is over its size cap)",
-        "stays  2027-01-08 08:00    1.0 GB  results: u6 (u6.wav is open)",
-        "2 to remove, 2.0 GB.",
+        "The outbox holds 7 GB of 5 GB (140 %).",
+        "goes   2027-01-09 08:00       1 GB  results: u5 (the outbox is over its size cap)",
+        "goes   2027-01-10 08:00       1 GB  results: u4 (the outbox is over its size cap)",
+        "stays  2027-01-08 08:00       1 GB  results: u6 (u6.wav is open)",
+        "2 to remove, 2 GB.",
     ]
     assert describe(make([])) == ["Nothing to remove."]
