@@ -100,7 +100,7 @@ def error_entry(kind: Kind) -> dict[str, Any]:
             {
                 "at": moment(fault.at),
                 "file": fault.file,
-                "message": fault.message.partition("\n")[0][:MAX_MESSAGE_CHARS],
+                "message": " ".join(fault.message.split())[:MAX_MESSAGE_CHARS],
                 "times": fault.times,
             }
             for fault in kind.last

@@ -67,7 +67,7 @@ def _errors(ledger: Ledger, here: Machine) -> Iterator[Finding]:
 
 def _told(kind: Kind) -> str:
     last = kind.last[0]
-    message = last.message.partition("\n")[0]
+    message = " ".join(last.message.split())
     about = "" if not last.file or last.file in message else f"{last.file}: "
     return f"error {kind.code}, {kind.count} in all, the last at {moment(last.at)}: {about}{message}"
 

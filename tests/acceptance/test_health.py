@@ -1,5 +1,6 @@
 """What a real daemon tells of itself: measures, errors by code, an answer for every file."""
 
+import json
 import shutil
 import signal
 import time
@@ -151,3 +152,22 @@ def test_there_is_an_answer_for_every_file(make_daemon: Make, capsys: pytest.Cap
     shutil.move(daemon.root / "kept", daemon.outbox / ".voxspool-root")
     daemon.kill()
     says("next.txt", "Voxspool is not running")
+
+
+def test_a_job_file_with_mistakes_is_told_to_the_notifier(make_daemon: Make) -> None:
+    """Though no worker ever had it; so is a job that was cancelled in the queue."""
+    daemon = make_daemon(defaults=UNCHECKED)
+    told = daemon.root / "told"
+    command = ["sh", "-c", f"cat >> '{told}'; echo >> '{told}'"]
+    daemon.configure(defaults=UNCHECKED, notify={"command": command, "when": ["failed", "cancelled"]})
+    daemon.start()
+    daemon.drop("bad.yaml", "txt: hello")
+    daemon.drop("long.txt", long_text(2_000))
+    daemon.wait(lambda: daemon.progress()[0] > 0)
+    daemon.drop("next.txt", "I come after.")
+    daemon.wait(lambda: daemon.query("SELECT 1 FROM jobs WHERE source_name = 'next.txt'"))
+    assert daemon.command("cancel", "next.txt").returncode == 0
+    daemon.wait(lambda: len(told.read_text().splitlines()) == 2)
+    events = {event["source"]: event for event in map(json.loads, told.read_text().splitlines())}
+    assert (events["bad.yaml"]["state"], events["bad.yaml"]["error_code"]) == ("failed", "job_file")
+    assert (events["next.txt"]["state"], events["next.txt"]["error_code"]) == ("cancelled", "cancelled")

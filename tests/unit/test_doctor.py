@@ -448,7 +448,7 @@ def test_the_errors_of_the_last_day_are_told(config: Config, layout: Layout) -> 
     found = about(examine(config, machine(clock=lambda: NOW)), "error check_failed")
     assert found.level == "warn" and "docs/operations.md" in found.advice
     assert found.what == (
-        "error check_failed, 3 in all, the last at 2027-01-15T07:00:00+00:00: a.txt: No take passed."
+        "error check_failed, 3 in all, the last at 2027-01-15T07:00:00+00:00: a.txt: No take passed. more"
     )
     later = examine(config, machine(clock=lambda: NOW + 86_400.0))
     assert about(later, "nothing went wrong within the last day").level == "ok"

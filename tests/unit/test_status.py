@@ -144,11 +144,9 @@ def test_what_lies_in_failed_is_told_with_its_reason(ledger: Ledger, layout: Lay
 
 
 def test_what_went_wrong_is_told_by_code(ledger: Ledger, layout: Layout) -> None:
-    """Short enough for a file that is synced: one line of each, the latest codes."""
+    """Short enough for a file that is synced: one line of each, cut, of the latest codes."""
     for number in range(30):
-        ledger.faults.add(
-            code=f"code_{number:02}", file="a.txt", message="first line " + "x" * 300 + "\nsecond"
-        )
+        ledger.faults.add(code=f"code_{number:02}", file="a.txt", message="first line\nsecond " + "x" * 300)
     told = snapshot_jobs(ledger, layout)["errors"]
     assert len(told) == MAX_CODES_LISTED
     assert told[0] == {
@@ -158,7 +156,7 @@ def test_what_went_wrong_is_told_by_code(ledger: Ledger, layout: Layout) -> None
             {
                 "at": moment(1_790_000_000.0),
                 "file": "a.txt",
-                "message": ("first line " + "x" * 300)[:MAX_MESSAGE_CHARS],
+                "message": ("first line second " + "x" * 300)[:MAX_MESSAGE_CHARS],
                 "times": 1,
             }
         ],
