@@ -333,6 +333,12 @@ class Ledger:
         )
         return [row["id"] for row in rows]
 
+    def job_for_the_asking(self) -> bool:
+        """Whether a worker that asked now would be given a job."""
+        with self._db.transaction() as db:
+            job_id = _next_job(db, self._clock())
+            return job_id is not None and _may_run(db, job_id)
+
     def waiting_for_machine(self) -> int:
         """Number of queued jobs that are not to be tried again yet."""
         return self._db.number(

@@ -49,6 +49,8 @@ START_FAILURES_ALLOWED = 3
 "workers in a row that end within seconds without having had a job"
 START_SECONDS = 15.0
 START_AGAIN_SECONDS = 60.0
+DEAF_SECONDS = 60.0
+"longer than a worker waits after the machine was at fault"
 STOP_MARGIN_SECONDS = 30.0
 "for the killing of workers and the last words, after `workers.stop_seconds`"
 ONCE_PATIENCE_SECONDS = 10.0
@@ -100,6 +102,7 @@ class Supervisor:
         )
         self._started_at = time.time()
         self._start_failures = 0
+        self._deaf_since: dict[str, float] = {}
         self._worker_trouble = ""
         self._tick_trouble = ""
         self._status_trouble = ""
@@ -366,6 +369,7 @@ class Supervisor:
     def _tend_workers(self) -> None:
         self._bury(self._pool.reap(), "died")
         self._kill_stalled()
+        self._kill_deaf()
         if self._watch.open and time.monotonic() >= self._workers_not_before:
             self._pool.fill()
 
@@ -415,6 +419,17 @@ class Supervisor:
                 self._pool.kill(progress.worker)
                 if _loads(progress):
                     self._fail_loading(progress.job, progress.stage, limit)
+
+    def _kill_deaf(self) -> None:
+        """A worker that takes no job for a minute though there is one hangs too, and shows it in no job."""
+        idle = set(self._pool.names()) - {progress.worker for progress in self._ledger.progress()}
+        wanted = idle and self._watch.open and not self._paused() and self._ledger.job_for_the_asking()
+        now = time.monotonic()
+        self._deaf_since = {name: self._deaf_since.get(name, now) for name in idle} if wanted else {}
+        for name, since in self._deaf_since.items():
+            if now - since > DEAF_SECONDS:
+                logger.error("worker {} takes no job for {:.0f} s: killed", name, DEAF_SECONDS)
+                self._pool.kill(name)
 
     def _silence_allowed(self, progress: Progress) -> float:
         """Seconds between two signs of life of a running job."""
