@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
 
-.PHONY: demo run test check format bench bench-drops clean install-service uninstall-service
+.PHONY: demo run test check format bench bench-drops crashes soak clean install-service uninstall-service
 
 demo: $(VENV)/core.done
 	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
@@ -31,6 +31,14 @@ format: $(VENV)/dev.done
 
 bench: $(VENV)/core.done
 	$(PY) -m bench
+
+# 200 SIGKILLs of the whole process tree at random moments of a mixed load; some ten minutes.
+crashes: $(VENV)/core.done
+	$(PY) -m bench.crashes
+
+# An hour of drops, edits, pauses, reloads and worker deaths: does anything grow? Draws docs/soak.svg.
+soak: $(VENV)/core.done
+	$(PY) -m bench.soak --svg docs/soak.svg
 
 # 10,000 one-line texts dropped at once; takes the better part of an hour on two cores.
 bench-drops: $(VENV)/core.done

@@ -150,9 +150,10 @@ def _places(drop: Drop, layout: Layout, *, on_its_way: bool = False) -> list[Pat
 
 
 def _one_file(places: list[Path]) -> bool:
-    """Whether these are names of one and the same file: a move that a crash cut in the middle."""
+    """Whether these are one file by name or by content: a move that a crash cut in the middle."""
     seen = [os.lstat(place) for place in places]
-    return len({(status.st_dev, status.st_ino) for status in seen}) == 1
+    linked = len({(status.st_dev, status.st_ino) for status in seen}) == 1
+    return linked or len({_hash(place) for place in places}) == 1
 
 
 def _content_problems(drop: Drop, place: Path, name: str, deep: bool) -> Iterator[str]:

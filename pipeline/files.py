@@ -51,7 +51,7 @@ def fsync_file(path: Path) -> None:
 
 def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace `path` by `data` through a hidden neighbour and a rename."""
-    temporary = path.with_name(f".{os.urandom(4).hex()}.voxspool-tmp")
+    temporary = _hidden_beside(path)
     try:
         with open(temporary, "xb") as stream:
             stream.write(data)
@@ -64,6 +64,14 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         fsync_dir(path.parent)
+
+
+def _hidden_beside(path: Path) -> Path:
+    """A name to build `path` under; always the same, so that what a crash left is taken up and not left."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    temporary = path.with_name(f".{digest[:8]}.voxspool-tmp")
+    temporary.unlink(missing_ok=True)
+    return temporary
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -105,7 +113,7 @@ def move_new(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-    beside = target.with_name(f".{os.urandom(4).hex()}.voxspool-tmp")
+    beside = _hidden_beside(target)
     try:
         copy(source, beside)
         _rename_new(beside, target)
@@ -113,17 +121,21 @@ def move_new(source: Path, target: Path) -> None:
         beside.unlink(missing_ok=True)
         raise
     fsync_dir(target.parent)
+    crash.point("move.copied")
     source.unlink()
 
 
 def _rename_new(source: Path, target: Path) -> None:
-    """Rename that fails with FileExistsError if `target` exists.
+    """Rename that fails with FileExistsError if `target` exists and is another file.
 
     link() is the only portable atomic way to refuse; where links are unsupported (exFAT, some
     network shares) the name is looked up first, which leaves a window of microseconds.
     """
     try:
         os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        if not os.path.samestat(os.lstat(source), os.lstat(target)):
+            raise  # else a crash came right after the link, and only the unlink is left to do
     except OSError as error:
         if error.errno not in _NO_LINK_ERRNOS:
             raise

@@ -123,6 +123,7 @@ def _bring(layout: Layout, drop: Drop, member: str, bring: Callable[[Path, Path]
     try:
         with held_folder(root, target.parent, make=True) as there:
             if os.path.lexists(there / target.name):
+                _forget_second_name(layout, source, there / target.name)
                 return  # a claim resumed after a crash; another file may lie at `source` by now
             with held_folder(layout.inbox, source.parent) as here:
                 bring(here / source.name, there / target.name)
@@ -132,6 +133,13 @@ def _bring(layout: Layout, drop: Drop, member: str, bring: Callable[[Path, Path]
         raise Gone from error
     except OSError as error:
         raise _refused(error) from error
+
+
+def _forget_second_name(layout: Layout, source: PurePosixPath, claimed: Path) -> None:
+    """A crash while a claim was undone may leave the file under both names: it must not be taken twice."""
+    with contextlib.suppress(OSError), held_folder(layout.inbox, source.parent) as here:
+        if os.path.samestat(os.lstat(here / source.name), os.lstat(claimed)):
+            os.unlink(here / source.name)
 
 
 def _refused(error: OSError) -> Exception:
@@ -195,10 +203,7 @@ def _return(layout: Layout, source: Path, original: PurePosixPath) -> None:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
             folder = layout.inbox
-        if _same_bytes(source, folder / original.name):
-            source.unlink()  # a shared reference: the original never left
-        else:
-            _move_beside(source, folder / original.name)
+        _move_beside(source, folder / original.name)  # a shared reference is there still
 
 
 def _same_bytes(first: Path, second: Path) -> bool:
@@ -210,13 +215,15 @@ def _same_bytes(first: Path, second: Path) -> bool:
 
 
 def _move_beside(source: Path, target: Path) -> Path:
-    """Move to `target`, or to `target~2`, ... where something stands there already."""
+    """Move to `target`, or to `target~2`, ... where something else stands there already."""
     for number in range(1, 10_000):
         place = target.with_name(numbered(target.name, number))
         try:
             move_new(source, place)
         except FileExistsError:
-            continue
+            if not _same_bytes(source, place):
+                continue
+            source.unlink()  # copied before a crash, or the very same came before
         return place
     raise EnvironmentFailure(f"{target.parent} holds too many files called {display(target.name)}.")
 
@@ -301,10 +308,10 @@ def _move_to_failed(layout: Layout, drop: Drop, name: str, failures: list[Failur
 
 def _replace_same(source: Path, target: Path) -> None:
     """`failed_name` only names a target that is free or holds the same bytes."""
-    if os.path.lexists(target):
-        source.unlink()
-    else:
+    try:
         move_new(source, target)
+    except FileExistsError:
+        source.unlink()
 
 
 def _move_member(layout: Layout, drop: Drop, member: str, folder: PurePosixPath) -> None:

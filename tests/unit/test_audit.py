@@ -242,13 +242,15 @@ def test_a_last_move_that_was_made_but_not_noted_is_in_order(
 
 
 def test_a_file_in_two_places_is_a_problem_unless_it_is_one(ledger: Ledger, layout: Layout) -> None:
-    """A name is moved by a second link, so a kill may leave both; two files are something else."""
+    """A move is a second link or a copy first, so a kill may leave both; two contents are something else."""
     ledger.plan_claim(a_drop("d1"))
     first = put(layout.claimed("d1") / "story.txt")
     second = layout.inbox / "story.txt"
     os.link(first, second)
     assert audit(ledger, layout).problems == ()
     second.unlink()
+    put(second)
+    assert audit(ledger, layout).problems == ()
     put(second, "Another.")
     assert audit(ledger, layout).problems == (f"story.txt (d1) is in two places: {first} and {second}.",)
 

@@ -65,6 +65,27 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert names(tmp_path) == ["status.json"]
 
 
+def test_what_a_crash_left_is_taken_up_by_the_next_write(tmp_path: Path) -> None:
+    """The hidden name is always the same; a link that somebody put there is not written through."""
+    target = tmp_path / "status.json"
+    hidden = files._hidden_beside(target)
+    hidden.write_bytes(b"half a st")
+    files.atomic_write(target, b"new")
+    assert names(tmp_path) == ["status.json"]
+    hidden.symlink_to(tmp_path / "elsewhere")
+    files.atomic_write(target, b"newer")
+    assert names(tmp_path) == ["status.json"]
+
+
+def test_a_move_that_a_crash_cut_after_the_link_is_finished(tmp_path: Path) -> None:
+    """Both names mean one file: only another file is in the way."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"x")
+    os.link(source, target)
+    files.move_new(source, target)
+    assert names(tmp_path) == ["b"]
+
+
 def test_a_write_does_not_follow_a_link(tmp_path: Path) -> None:
     """A symbolic link under the target's name is replaced; what it pointed to stays."""
     precious = tmp_path / "precious"

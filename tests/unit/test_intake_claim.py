@@ -209,6 +209,29 @@ def test_a_lost_reply_of_a_network_filesystem_is_a_success(
     assert take(layout, drop)[0] == drop.sha256
 
 
+def test_a_file_under_both_names_is_taken_once(layout: Layout) -> None:
+    """A crash between the two steps of putting it back leaves two names of one file."""
+    drop = dropped(layout)
+    take(layout, drop)
+    os.link(layout.claimed(drop.id) / "story.txt", layout.inbox / "story.txt")
+    take(layout, drop)
+    assert lying(layout) == []
+    assert (layout.claimed(drop.id) / "story.txt").read_bytes() == b"Hello."
+
+
+def test_a_last_move_that_a_crash_cut_in_the_middle_leaves_one_copy(layout: Layout) -> None:
+    """Linked or copied already: the part goes under its own name, not under a second one beside it."""
+    drop = dropped(layout, members=("story.txt", "a.txt", "b.txt"))
+    for name, content in (("a.txt", b"one"), ("b.txt", b"two")):
+        put(layout, name, content)
+    take(layout, drop)
+    layout.failed.mkdir(parents=True)
+    os.link(layout.claimed(drop.id) / "a.txt", layout.failed / "a.txt")
+    (layout.failed / "b.txt").write_bytes(b"two")
+    finish_failed(layout, drop, [FAILURE])
+    assert sorted(path.name for path in layout.failed.glob("[ab]*")) == ["a.txt", "b.txt"]
+
+
 def test_a_resumed_claim_never_takes_a_newer_file_over_the_older(layout: Layout) -> None:
     """After a crash the same name may have been dropped again: two files, both kept."""
     drop = dropped(layout)
