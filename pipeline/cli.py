@@ -360,7 +360,7 @@ def prune_files(options: argparse.Namespace) -> int:
     plan = prune.rehearse(ledger, layout_of(config), config.retention, more_than_half=options.more_than_half)
     print("\n".join(retention.describe(plan)))
     if not options.dry_run:
-        outcome = prune.apply(plan, ledger)
+        outcome = prune.apply(plan, ledger, layout_of(config))
         print(f"{len(outcome.removed)} removed, {shown_size(outcome.bytes)} freed.")
         for spared in outcome.kept:
             print(f"kept {spared.unit.name}: {spared.reason}")

@@ -20,6 +20,8 @@ DAY_SECONDS = 86_400.0
 HOUR_SECONDS = 3_600.0
 LONGEST_GAP_SECONDS = 24 * HOUR_SECONDS
 CLOCK_DRIFT_SECONDS = 600.0
+DOUBT_SECONDS = 24 * HOUR_SECONDS
+"a clock that was set while the machine ran is not believed for at least so long"
 UNLESS = "nothing of it is removed unless you say so with `prune --more-than-half`"
 NEVER_MOST = "never more than half goes at once"
 # Nothing was made before Voxspool was: a clock that says so is not set.
@@ -46,7 +48,6 @@ class Piece:
     name: PurePosixPath
     "relative to the unit's folder"
     bytes: int
-    mtime_ns: int | None = None
     sha256: str | None = None
 
 
@@ -362,11 +363,17 @@ class Seen:
     "which start of the machine"
 
 
-def clock_problem(now: Seen, last: Seen | None) -> str:
-    """Why the clock cannot be trusted; empty if it can.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """That the clock was set while the machine ran."""
 
-    The caller remembers `now` in either case: a clock is believed again as soon as two looks agree.
-    """
+    until: float
+    "as the clock will say when it is believed again"
+    reason: str
+
+
+def clock_problem(now: Seen, last: Seen | None) -> str:
+    """Why the clock cannot be trusted; empty if it can. The caller remembers `now` in either case."""
     if now.wall < EARLIEST_CLOCK:
         return f"the clock says {_date(now.wall)}; it is not set"
     if last is None:
@@ -381,6 +388,27 @@ def clock_problem(now: Seen, last: Seen | None) -> str:
     if now.wall - last.wall > LONGEST_GAP_SECONDS:
         return f"the clock was last seen {_span(now.wall - last.wall)} ago, before the machine was started"
     return ""
+
+
+def judge_clock(
+    now: Seen, last: Seen | None, doubt: Doubt | None, *, keep_hours: float
+) -> tuple[str, Doubt | None]:
+    """Why nothing may be removed by this clock, empty if it may; and what to remember besides `now`.
+
+    A clock that was wrong at the start of the machine is believed again as soon as two looks agree: it may
+    have been off for long. One that was set while the machine ran may be wrong for hours, and make what was
+    made today look a year old: it is believed once it has run on for a day, or `keep_hours` if that is
+    longer, when what was made before is that old indeed.
+    """
+    problem = clock_problem(now, last)
+    if problem and last is not None and now.boot == last.boot:
+        wait = max(DOUBT_SECONDS, keep_hours * HOUR_SECONDS)
+        doubt = Doubt(until=now.wall + wait, reason=problem)
+    elif problem:
+        return f"{problem}; nothing is removed until the next look agrees with this one", doubt
+    if doubt is not None and now.wall < doubt.until:
+        return f"{doubt.reason}; nothing is removed until {_date(doubt.until)}", doubt
+    return "", None
 
 
 # -- for people --------------------------------------------------------------------------------

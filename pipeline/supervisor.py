@@ -359,7 +359,7 @@ class Supervisor:
         if not self._watch.open:
             return
         plan = prune.rehearse(self._ledger, self._layout, self._config.retention)
-        outcome = prune.apply(plan, self._ledger)
+        outcome = prune.apply(plan, self._ledger, self._layout)
         if outcome.removed:
             logger.info("pruned {} items, {}", len(outcome.removed), shown_size(outcome.bytes))
         self._retention_notes = plan.notes

@@ -1,7 +1,10 @@
 """Pruning on a real disk: what goes, what is left alone, and that no trick leads it astray."""
 
+import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -14,12 +17,16 @@ from ledger_samples import Clock, a_drop, a_job, publish, submit
 
 from pipeline.cache import TakeCache
 from pipeline.config import Retention
+from pipeline.files import sha256_of
+from pipeline.guards import Guards, locked, open_elsewhere
+from pipeline.intake.roots import MARKER_NAME, Mount, Role, memory_key, open_root
 from pipeline.jobs.job import DropState, JobSpec, JobState, VoiceChoice
 from pipeline.jobs.settings import Settings
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
-from pipeline.prune import apply, in_use, obstacle, rehearse, survey, synced_pools
+from pipeline.prune import apply, rehearse, synced_pools
 from pipeline.retention import Plan, Pool, Seen, Unit
+from pipeline.stock import survey
 
 DAY = 86_400.0
 # A cap of 250 bytes: two results of 100 bytes each fit.
@@ -66,7 +73,7 @@ def made(ledger: Ledger, layout: Layout, rules: Retention = RULES, **more: objec
 
 def prune(ledger: Ledger, layout: Layout, rules: Retention = RULES, **more: object) -> list[str]:
     """Plan and do; the names of what went."""
-    done = apply(made(ledger, layout, rules, **more), ledger)
+    done = apply(made(ledger, layout, rules, **more), ledger, layout)
     return [item.unit.name for item in done.removed]
 
 
@@ -110,7 +117,7 @@ def test_the_manifest_goes_first(ledger: Ledger, layout: Layout, monkeypatch: py
         real(path, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "unlink", unlink)
-    outcome = apply(made(ledger, layout), ledger)
+    outcome = apply(made(ledger, layout), ledger, layout)
     monkeypatch.undo()
     assert removed[0] == "a.json"
     assert [item.reason for item in outcome.kept] == ["cannot be removed: Input/output error"]
@@ -152,6 +159,7 @@ def test_a_result_that_was_only_touched_or_copied_is_still_ours(ledger: Ledger, 
     [
         ("sub/old.wav.keep", "carries a keep mark"),
         ("sub/old.json.keep", "carries a keep mark"),
+        ("sub/old.keep", "carries a keep mark"),
         ("sub/.keep", "carries a keep mark"),
         (".keep", ".keep keeps everything below it"),
     ],
@@ -172,18 +180,10 @@ def test_a_result_that_somebody_plays_stays(ledger: Ledger, layout: Layout) -> N
     [wav, *_] = a_result(ledger, layout, "old")
     a_result(ledger, layout, "b")
     a_result(ledger, layout, "c")
-    script = "import sys; f = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
-    player = subprocess.Popen(
-        [sys.executable, "-c", script, str(wav)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert player.stdout is not None
-    player.stdout.readline()
-    try:
-        if not _lease_works(wav.parent):
-            pytest.skip("this filesystem knows no leases")
+    if not _lease_works(wav.parent):
+        pytest.skip("this filesystem knows no leases")
+    with player(wav):
         assert stays(ledger, layout)["old"] == "old.wav is open"
-    finally:
-        player.communicate()
     assert prune(ledger, layout) == ["old"]
 
 
@@ -193,7 +193,7 @@ def _lease_works(folder: Path) -> bool:
     with open(probe, "rb"):
         second = os.open(probe, os.O_RDONLY)
         try:
-            return in_use(second)
+            return open_elsewhere(second) is True
         finally:
             os.close(second)
             probe.unlink()
@@ -206,7 +206,7 @@ def test_a_locked_file_is_in_use(tmp_path: Path) -> None:
     with open(path, "rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_SH)
         second = os.open(path, os.O_RDONLY)
-        assert in_use(second)
+        assert locked(second)
         os.close(second)
 
 
@@ -230,7 +230,7 @@ def test_a_link_in_the_way_is_never_followed(ledger: Ledger, layout: Layout, tmp
     (layout.outbox / "sub").symlink_to(elsewhere)
     plan = made(ledger, layout)
     assert "without following a link" in {i.unit.name: i.reason for i in plan.spared}["sub/old"]
-    apply(plan, ledger)
+    apply(plan, ledger, layout)
     assert sorted(os.listdir(elsewhere)) == ["old.json", "old.log", "old.wav"]
 
 
@@ -245,7 +245,7 @@ def test_a_link_put_there_after_the_plan_is_not_followed(
     elsewhere = tmp_path / "elsewhere"
     (layout.outbox / "sub").rename(elsewhere)
     (layout.outbox / "sub").symlink_to(elsewhere)
-    outcome = apply(plan, ledger)
+    outcome = apply(plan, ledger, layout)
     assert outcome.removed == ()
     assert (elsewhere / paths[0].name).exists()
 
@@ -268,12 +268,12 @@ def test_a_result_made_anew_since_the_plan_stays(ledger: Ledger, layout: Layout)
     a_result(ledger, layout, "c")
     plan = made(ledger, layout)
     new = a_result(ledger, layout, "a")
-    outcome = apply(plan, ledger)
+    outcome = apply(plan, ledger, layout)
     assert [item.reason for item in outcome.kept] == ["a new version of it was made meanwhile"]
     assert all(path.exists() for path in new)
 
 
-def test_a_path_that_leads_upwards_is_refused(layout: Layout) -> None:
+def test_a_path_that_leads_upwards_is_refused(ledger: Ledger, layout: Layout) -> None:
     """Even if the ledger itself were tampered with."""
     unit = Unit(
         pool=Pool.RESULTS,
@@ -284,7 +284,7 @@ def test_a_path_that_leads_upwards_is_refused(layout: Layout) -> None:
         pieces=(),
         moment=0.0,
     )
-    assert "leads upwards" in obstacle(unit)
+    assert "leads upwards" in Guards(ledger, layout).obstacle(unit)
 
 
 # -- processed sources -------------------------------------------------------------------------
@@ -298,7 +298,8 @@ def a_source(ledger: Ledger, layout: Layout, key: str, *, kind: str = "vc", size
     path.write_bytes(key.encode()[:1] * size)
     status = path.stat()
     drop = a_drop(key, relative="sub/talk.wav")
-    drop = replace(drop, stamp=(status.st_ino, status.st_size, status.st_mtime_ns, 0), sha256="?")
+    digest = sha256_of(path)
+    drop = replace(drop, stamp=(status.st_ino, status.st_size, status.st_mtime_ns, 0), sha256=digest)
     spec = JobSpec(kind=kind, settings=Settings(), voice=VoiceChoice(name="x"))  # type: ignore[arg-type]
     submit(ledger, a_job(f"{key}-0", drop_id=key, spec=spec), drop=drop)
     ledger.finish(f"{key}-0", JobState.DONE)
@@ -350,7 +351,8 @@ def test_companions_with_decomposed_names_are_ours(ledger: Ledger, layout: Layou
     stamp = (status.st_ino, status.st_size, status.st_mtime_ns, 0)
     spec = JobSpec(kind="vc", settings=Settings(), voice=VoiceChoice(name="x"))
     job = a_job("a-0", drop_id="a", spec=spec)
-    submit(ledger, job, drop=replace(drop, members=members, stamp=stamp, sha256="?"))
+    digest = sha256_of(folder / "job.yaml")
+    submit(ledger, job, drop=replace(drop, members=members, stamp=stamp, sha256=digest))
     ledger.finish("a-0", JobState.DONE)
     ledger._clock.now -= 30 * DAY  # type: ignore[attr-defined]
     ledger.end_drop("a", DropState.DONE, str(folder))
@@ -358,12 +360,12 @@ def test_companions_with_decomposed_names_are_ours(ledger: Ledger, layout: Layou
     rules = RULES.model_copy(update={"vc_inputs_max_gb": 350e-9})
     plan = made(ledger, layout, rules, more_than_half=True)
     assert [(item.unit.key, item.unit.bytes) for item in plan.going] == [("a", 400)]
-    apply(plan, ledger)
+    apply(plan, ledger, layout)
     assert not folder.exists() and all(path.exists() for path in paths)
 
 
 def test_a_source_that_was_changed_stays(ledger: Ledger, layout: Layout) -> None:
-    """Its size and time, and then its hash, are those of the drop."""
+    """Its contents are no longer those of the drop."""
     paths = [a_source(ledger, layout, key) for key in ("a", "b", "c", "d")]
     paths[0].write_bytes(b"z" * 100)
     os.utime(paths[0], (5, 5))
@@ -461,18 +463,53 @@ def test_an_ignored_hidden_folder_does_not_spread(layout: Layout) -> None:
     assert synced_pools(layout) == {}
 
 
-def test_after_a_jump_of_the_clock_nothing_goes_until_two_looks_agree(ledger: Ledger, layout: Layout) -> None:
-    """The second look in the new time is believed."""
+def look(ledger: Ledger, layout: Layout, hours: float, *, set_by_hours: float = 0, boot: str = "b") -> Plan:
+    """A plan after so many hours of running, by a clock that was put forward."""
+    wall = 1_900_000_000.0 + (hours + set_by_hours) * 3600
+    seen = Seen(wall=wall, uptime=hours * 3600, boot=boot)
+    return rehearse(ledger, layout, RULES, clock=lambda: seen)
+
+
+@pytest.mark.parametrize("jump", [24 * 365, 5, -24 * 365])
+def test_a_clock_that_was_set_is_not_believed_for_a_day(ledger: Ledger, layout: Layout, jump: float) -> None:
+    """What was made just before it was set looks a year old: it stays until it is a day old indeed."""
     for stem in "abc":
         a_result(ledger, layout, stem)
-    early = Seen(wall=1_800_000_000.0, uptime=100.0, boot="b")
-    rehearse(ledger, layout, RULES, clock=lambda: early)
-    later = Seen(wall=1_900_000_000.0, uptime=200.0, boot="b")
-    jumped = rehearse(ledger, layout, RULES, clock=lambda: later)
-    assert jumped.going == ()
-    assert "the clock was set 1157.4 days forward" in jumped.refused[0][1]
-    after = Seen(wall=1_900_018_000.0, uptime=18_200.0, boot="b")
-    assert [i.unit.name for i in rehearse(ledger, layout, RULES, clock=lambda: after).going] == ["a"]
+    assert [item.unit.name for item in look(ledger, layout, 0).going] == ["a"]
+    jumped = look(ledger, layout, 5, set_by_hours=jump)
+    assert jumped.going == () and {pool for pool, _ in jumped.refused} == set(Pool)
+    assert "the clock was set" in jumped.refused[0][1] and "nothing is removed until" in jumped.refused[0][1]
+    for hours in (5.1, 10, 20, 28.9):
+        assert look(ledger, layout, hours, set_by_hours=jump).going == ()
+    believed = look(ledger, layout, 29.1, set_by_hours=jump)
+    assert believed.going != () and believed.refused == ()
+
+
+def test_a_clock_that_is_set_back_right_is_watched_for_another_day(ledger: Ledger, layout: Layout) -> None:
+    """It jumped twice."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    look(ledger, layout, 0), look(ledger, layout, 5, set_by_hours=8760)
+    assert look(ledger, layout, 10).going == () and look(ledger, layout, 33).going == ()
+    assert look(ledger, layout, 34.1).going != ()
+
+
+def test_a_restart_does_not_end_the_doubt(ledger: Ledger, layout: Layout) -> None:
+    """Neither of the daemon nor of the machine."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    look(ledger, layout, 0), look(ledger, layout, 5, set_by_hours=8760)
+    assert look(ledger, layout, 6, set_by_hours=8760, boot="c").going == ()
+    assert look(ledger, layout, 30, set_by_hours=8760, boot="c").going != ()
+
+
+def test_a_machine_that_was_off_for_long_prunes_at_the_second_look(ledger: Ledger, layout: Layout) -> None:
+    """As after a holiday; the first look cannot tell it from a wrong clock."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    look(ledger, layout, 0)
+    assert look(ledger, layout, 100, boot="c").going == ()
+    assert look(ledger, layout, 105, boot="c").going != ()
 
 
 def test_the_machine_s_own_clock_is_believed_twice_in_a_row(ledger: Ledger, layout: Layout) -> None:
@@ -489,3 +526,170 @@ def test_a_lost_outbox_is_not_forgotten(ledger: Ledger, layout: Layout) -> None:
     layout.outbox.mkdir()
     assert prune(ledger, layout) == []
     assert len(ledger.results.all()) == 3
+
+
+# -- folders that are not what they were -------------------------------------------------------
+
+
+def mark(ledger: Ledger, layout: Layout) -> None:
+    """Inbox and outbox as the daemon marks and remembers them."""
+    for role, path in ((Role.INBOX, layout.inbox), (Role.OUTBOX, layout.outbox)):
+        marker = open_root(path, role).marker
+        assert marker is not None
+        ledger.set_meta(memory_key(role, path), marker.uuid)
+
+
+@pytest.mark.parametrize("loss", ["no mark", "another mark", "gone"])
+def test_another_folder_in_the_outbox_s_place_is_left_alone(
+    ledger: Ledger, layout: Layout, tmp_path: Path, loss: str
+) -> None:
+    """A backup that was mounted there by mistake holds the same names and the same bytes."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    mark(ledger, layout)
+    backup = tmp_path / "backup"
+    shutil.copytree(layout.outbox, backup)
+    layout.outbox.rename(tmp_path / "away")
+    if loss == "no mark":
+        (backup / MARKER_NAME).unlink()
+    if loss == "another mark":
+        (backup / MARKER_NAME).write_text('{"uuid": "other", "role": "outbox"}')
+    if loss != "gone":
+        backup.rename(layout.outbox)
+    plan = made(ledger, layout)
+    assert plan.going == () and plan.spared == ()
+    assert [pool for pool, _ in plan.refused] == [Pool.RESULTS]
+    assert str(layout.outbox) in plan.notes[0] and plan.notes[0].endswith("what is there is left alone.")
+    assert apply(plan, ledger, layout).removed == ()
+
+
+def test_a_folder_that_is_replaced_after_the_plan_is_left_alone(
+    ledger: Ledger, layout: Layout, tmp_path: Path
+) -> None:
+    """Each time before something goes the mark is looked at."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    mark(ledger, layout)
+    plan = made(ledger, layout)
+    assert [item.unit.name for item in plan.going] == ["a"]
+    shutil.copytree(layout.outbox, tmp_path / "backup")
+    (tmp_path / "backup" / MARKER_NAME).unlink()
+    layout.outbox.rename(tmp_path / "away")
+    (tmp_path / "backup").rename(layout.outbox)
+    outcome = apply(plan, ledger, layout)
+    assert outcome.removed == () and "has lost its mark" in outcome.kept[0].reason
+    assert (layout.outbox / "a.wav").exists() and (tmp_path / "away" / "a.wav").exists()
+
+
+def test_a_lost_inbox_stops_only_what_is_its_own(ledger: Ledger, layout: Layout) -> None:
+    """The outbox is pruned on."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    for key in ("x", "y", "z"):
+        a_source(ledger, layout, key)
+    mark(ledger, layout)
+    (layout.inbox / MARKER_NAME).unlink()
+    rules = RULES.model_copy(update={"vc_inputs_max_gb": 100e-9})
+    assert prune(ledger, layout, rules) == ["a"]
+    assert [pool for pool, _ in made(ledger, layout, rules).refused] == [Pool.SOURCES]
+
+
+def test_a_filesystem_mounted_inside_the_outbox_is_not_entered(ledger: Ledger, layout: Layout) -> None:
+    """It holds files of the same names and contents."""
+    paths = a_result(ledger, layout, "old", folder="sub")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    contents = {path.name: path.read_bytes() for path in paths}
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(layout.outbox / "sub")]
+    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        for name, content in contents.items():
+            (layout.outbox / "sub" / name).write_bytes(content)
+        assert "another filesystem is mounted there" in stays(ledger, layout)["sub/old"]
+        assert all(path.exists() for path in paths)
+    finally:
+        subprocess.run(["umount", str(layout.outbox / "sub")], check=True)
+    assert all(path.exists() for path in paths)
+
+
+# -- who has it open ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def player(path: Path) -> Iterator[None]:
+    """Another process that has a file open for reading."""
+    script = "import sys; f = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "code"), [("nfs4", errno.EAGAIN), ("cifs", errno.EAGAIN), ("ext4", errno.EACCES)]
+)
+def test_where_no_lease_is_granted_this_machine_s_programs_are_asked(
+    ledger: Ledger, layout: Layout, monkeypatch: pytest.MonkeyPatch, filesystem: str, code: int
+) -> None:
+    """NFS and SMB refuse every lease: taken at its word, nothing there would ever be pruned."""
+    [wav, *_] = a_result(ledger, layout, "old")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    share = Mount(point="/", filesystem=filesystem, source="x", read_only=False)
+    monkeypatch.setattr("pipeline.intake.roots.read_mounts", lambda: (share,))
+    real = fcntl.fcntl
+
+    def refuse(descriptor: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETLEASE:
+            raise OSError(code, os.strerror(code))
+        return real(descriptor, command, argument)
+
+    monkeypatch.setattr("pipeline.guards.fcntl.fcntl", refuse)
+    with player(wav):
+        assert stays(ledger, layout)["old"] == "old.wav is open"
+    assert prune(ledger, layout) == ["old"]
+
+
+# -- further marks and changes -----------------------------------------------------------------
+
+
+def test_a_change_that_hides_itself_is_found(ledger: Ledger, layout: Layout) -> None:
+    """A tag editor that keeps size and time, as many do."""
+    [wav, *_] = a_result(ledger, layout, "old")
+    a_result(ledger, layout, "b")
+    a_result(ledger, layout, "c")
+    status = wav.stat()
+    wav.write_bytes(b"e" * 80)
+    os.utime(wav, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert stays(ledger, layout) == {"old": "old.wav was changed"}
+
+
+def test_a_keep_mark_that_appears_after_the_plan_keeps(ledger: Ledger, layout: Layout) -> None:
+    """Everything is asked once more."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    plan = made(ledger, layout)
+    (layout.outbox / "a.wav.keep").touch()
+    outcome = apply(plan, ledger, layout)
+    assert [item.reason for item in outcome.kept] == ["carries a keep mark"]
+    assert (layout.outbox / "a.json").exists()
+
+
+def test_what_the_ledger_did_not_make_stays_however_full_it_is(ledger: Ledger, layout: Layout) -> None:
+    """A stranger's file, one beside our result, a failed drop and its note, `status.json`."""
+    for stem in "abc":
+        a_result(ledger, layout, stem)
+    strangers = ["theirs.wav", "a.txt", "failed/a.txt", "failed/a.txt.error.txt", "status.json", "b.flac"]
+    for name in strangers:
+        (layout.outbox / name).parent.mkdir(exist_ok=True)
+        (layout.outbox / name).write_bytes(b"x" * 10_000)
+    prune(ledger, layout, RULES.model_copy(update={"outbox_max_gb": 1e-9}), more_than_half=True)
+    assert sorted(
+        str(p.relative_to(layout.outbox)) for p in layout.outbox.rglob("*") if p.is_file()
+    ) == sorted(strangers)

@@ -37,6 +37,16 @@ def going(made: Plan) -> list[str]:
     return [item.unit.key for item in made.going]
 
 
+def test_the_numbers_are_those_of_the_contract() -> None:
+    """Section 6 of the contract, and its guards."""
+    rules = Retention()
+    assert (rules.outbox_max_gb, rules.warn_percent) == (5.0, 80)
+    assert (rules.work_max_files, rules.work_max_days) == (200, 7.0)
+    assert rules.vc_inputs_max_gb == 2.0
+    assert rules.every_hours == 5.0
+    assert (rules.keep_newest, rules.keep_hours, rules.deletes_propagate) == (20, 24.0, None)
+
+
 def test_an_outbox_under_its_cap_stays_whole() -> None:
     """Exactly at the cap is not over it."""
     made = make([unit(f"u{n}", days=n + 1) for n in range(5)])
