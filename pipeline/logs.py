@@ -74,7 +74,7 @@ class LogFile(RotatingFileHandler):
         """Write a line; after a time without a disk, say how many are missing."""
         lost = self._lost
         if lost:
-            record.msg = f"{lost} lines before this one could not be written\n{record.msg}"
+            record.msg = f"lines before this one that could not be written: {lost}\n{record.msg}"
         super().emit(record)
         if self._lost == lost:
             self._lost = 0

@@ -350,6 +350,19 @@ def test_what_others_use_is_counted(tmp_path: Path) -> None:
     assert in_use(tmp_path, os.geteuid() + 1) == (0, 0)
 
 
+def test_what_others_use_is_not_free_for_us(config: Config, tmp_path: Path) -> None:
+    """One folder to watch needs two watches, and of six five are used."""
+    process = tmp_path / "proc" / "17"
+    (process / "fd").mkdir(parents=True)
+    (process / "fd" / "4").symlink_to("anon_inode:inotify")
+    (process / "fdinfo").mkdir()
+    (process / "fdinfo" / "4").write_text("inotify wd:1 ino:2\n" * 5)
+    here = machine(inotify=limits(tmp_path, 6), processes=tmp_path / "proc")
+    found = about(examine(config, here), "1 folders to watch")
+    assert found.level == "warn" and "5 and 1 are in use" in found.what
+    assert about(examine(config, machine(inotify=limits(tmp_path, 6))), "folders to watch").level == "ok"
+
+
 def test_a_network_inbox_is_scanned(config: Config, tmp_path: Path) -> None:
     """And said to be; the limits of file events do not matter then."""
     here = machine(mounts=(mount("/"), mount(str(tmp_path / "inbox"), "nfs4")))

@@ -74,7 +74,18 @@ def test_a_log_that_cannot_be_written_says_so_once(
     (tmp_path / "a.log").rmdir()
     logger.info("back"), logger.info("again")
     text = (tmp_path / "a.log").read_text()
-    assert text == "50 lines before this one could not be written\nback\nagain\n"
+    assert text == "lines before this one that could not be written: 50\nback\nagain\n"
+
+
+def test_a_file_that_broke_is_opened_anew(tmp_path: Path) -> None:
+    """As after a failed write, whose file nothing more can be written to."""
+    file = add(tmp_path / "a.log")
+    logger.info("before")
+    file.stream.close()
+    logger.info("lost"), logger.info("after")
+    assert (
+        tmp_path / "a.log"
+    ).read_text() == "before\nlines before this one that could not be written: 1\nafter\n"
 
 
 def test_a_full_disk_costs_one_line_on_the_console(
