@@ -547,6 +547,7 @@ def test_every_page_is_found() -> None:
         "configuration",
         "manifest",
         "operations",
+        "service",
         "dependencies",
         "glossary",
         "voice-conversion",
