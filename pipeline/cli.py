@@ -190,7 +190,8 @@ def _status(layout: Layout) -> dict[str, Any]:
     if layout.ledger_file.exists():
         ledger = Ledger(layout.ledger_file, clock=time.time)
         not_listed = status.get("not_listed", {})
-        status.update(snapshot_jobs(ledger, layout))
+        # a folder that is in trouble may not answer, and would hold us up as well
+        status.update(snapshot_jobs(ledger, layout, reachable=not status.get("trouble")))
         status["not_listed"] = {**not_listed, **status["not_listed"]}
         ledger.close()
     return status

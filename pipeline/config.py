@@ -12,6 +12,7 @@ from pydantic import Field
 from pipeline.errors import ConfigError, SpecError
 from pipeline.jobs.settings import Settings, Strict
 from pipeline.jobs.spec import problems_of
+from pipeline.mounts import real_path
 from pipeline.strict_yaml import Document, load_documents, validate
 
 ROOTS = ("inbox", "outbox", "voices", "state")
@@ -198,8 +199,8 @@ def resolve(parsed: ConfigFile, path: Path) -> Config:
 
 def _absolute(base: Path, text: str, name: str) -> Path:
     try:
-        return (base / Path(text).expanduser()).resolve()
-    except RuntimeError as error:  # a ring of symbolic links (Python before 3.13), or no such user
+        return real_path(base / Path(text).expanduser())
+    except (RuntimeError, OSError) as error:  # no such user, or a ring of symbolic links
         raise ConfigError(f"{name}: {text} leads nowhere: {error}.") from error
 
 

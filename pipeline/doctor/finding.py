@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline.intake.roots import Mount, read_mounts
+from pipeline.mounts import Mount, read_mounts
 from pipeline.prune import look_at_clock
 from pipeline.retention import Seen
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.doctor.finding import Finding, Machine, failure, warning, well
 from pipeline.files import display
-from pipeline.intake.roots import Mount, Role, RootProblem, memory_key, mount_of, open_root, probe_writable
+from pipeline.intake.roots import Role, RootProblem, memory_key, open_root, probe_writable
 from pipeline.layout import HIDDEN, Layout, layout_of
 from pipeline.ledger import Ledger
+from pipeline.mounts import Mount, mount_of
 
 LARGEST_SKEW_SECONDS = 60.0
 MAX_FOLDERS = 10_000
@@ -40,6 +41,7 @@ def examine(config: Config, ledger: Ledger | None, here: Machine) -> Iterator[Fi
     yield from _state_is_local(layout.state, here)
     yield from _in_memory(layout, here)
     yield from _one_filesystem(layout.inbox, here)
+    yield from _measures(config.metrics_path)
     if not leaves:
         yield from _files_can_be_taken(layout.inbox)
 
@@ -211,6 +213,20 @@ def _one_filesystem(inbox: Path, here: Machine) -> Iterator[Finding]:
                 f"{display(mount.point)} in the inbox is a filesystem of its own ({mount.filesystem})",
                 "What is dropped there cannot be claimed by a rename; set intake.source to leave.",
             )
+
+
+def _measures(file: Path | None) -> Iterator[Finding]:
+    """Will node_exporter find what we write?"""
+    if file is None:
+        return
+    if file.suffix != ".prom":
+        what = f"metrics.file is {display(file.name)}; node_exporter reads only names that end in .prom"
+        yield warning(what, "Give it such a name in config.yaml.")
+    folder = file.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)):
+        what = f"the measures cannot be written to {display(folder)}"
+        advice = f"sudo install -d -o {os.geteuid()} '{display(folder)}', or name another in config.yaml."
+        yield warning(what, advice)
 
 
 def _files_can_be_taken(inbox: Path) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.doctor.finding import Finding, Machine, warning, well
-from pipeline.intake.roots import mount_of
+from pipeline.mounts import mount_of
 
 MAX_COUNTED_FOLDERS = 200_000
 LEAST_WATCHES = 524_288

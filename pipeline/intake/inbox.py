@@ -15,8 +15,9 @@ from pathlib import Path
 from pipeline.files import display
 from pipeline.intake.ignore import DropKind, IgnoreList
 from pipeline.intake.listing import Entry, Listing, Listings, Waiting
-from pipeline.intake.roots import Root, mount_of, read_mounts
+from pipeline.intake.roots import Root
 from pipeline.intake.settle import Fingerprint, Look, Settling, State, fingerprint_of
+from pipeline.mounts import mount_of, read_mounts
 
 MAX_DEPTH = 8
 MAX_ENTRIES_PER_PASS = 10_000

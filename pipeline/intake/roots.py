@@ -7,10 +7,8 @@ returned, the path led to the marked folder a moment ago; otherwise it raised Ro
 
 import contextlib
 import errno
-import functools
 import json
 import os
-import re
 import stat
 import uuid
 from dataclasses import dataclass
@@ -22,18 +20,12 @@ from pipeline.errors import EnvironmentFailure
 from pipeline.files import move_new
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
+from pipeline.mounts import Mount, mount_of, read_mounts
 
 MARKER_NAME = ".voxspool-root"
-MOUNTINFO = Path("/proc/self/mountinfo")
 _MARKER_LIMIT_BYTES = 4096
 _READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
-# Here other hosts may write without the kernel telling us; all of FUSE counts as such.
-NETWORK_FILESYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "smb2", "ncpfs", "9p", "virtiofs", "drvfs", "vboxsf", "prl_fs"}
-    | {"vmhgfs", "gpfs", "lustre", "ceph", "afs", "coda", "beegfs", "glusterfs", "ocfs2", "gfs2", "davfs"}
-    | {"fuse", "acfs", "orangefs", "pvfs2", "hgfs"}
-)
 # Here a folder's own times change with every name in it, so an unchanged folder need not be listed again.
 HONEST_FOLDER_TIMES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "zfs", "overlay"})
 
@@ -51,67 +43,6 @@ class Role(StrEnum):
     OUTBOX = "outbox"
     VOICES = "voices"
     STATE = "state"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
-    """One line of mountinfo."""
-
-    point: str
-    filesystem: str
-    source: str
-    read_only: bool
-
-    @property
-    def network(self) -> bool:
-        """Whether other hosts may change what lies here unseen."""
-        return self.filesystem in NETWORK_FILESYSTEMS or self.filesystem.startswith("fuse.")
-
-    @property
-    def unseen(self) -> bool:
-        """Whether no event can be relied on to tell of changes, not even as a hint."""
-        return self.network or self.filesystem == "unknown"
-
-
-def _unescaped(text: str) -> str:
-    """Undo the octal escapes of mountinfo: blanks, tabs, newlines and backslashes in names."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
-@functools.lru_cache(maxsize=2)
-def parse_mountinfo(text: str) -> tuple[Mount, ...]:
-    """The mounts in the order they were made. Format: proc(5); lines that break it are left out."""
-    mounts = []
-    for line in text.splitlines():
-        fields, dash, after = line.partition(" - ")
-        left, right = fields.split(" "), after.split(" ")
-        if dash and len(left) >= 6 and len(right) >= 2:
-            options = left[5].split(",") + (right[2].split(",") if len(right) > 2 else [])
-            mount = Mount(
-                point=_unescaped(left[4]),
-                filesystem=right[0],
-                source=_unescaped(right[1]),
-                read_only="ro" in options,
-            )
-            mounts.append(mount)
-    return tuple(mounts)
-
-
-def read_mounts() -> tuple[Mount, ...]:
-    """The mounts of this process; none where there is no /proc."""
-    with contextlib.suppress(OSError):
-        return parse_mountinfo(MOUNTINFO.read_bytes().decode("utf-8", "surrogateescape"))
-    return ()
-
-
-def mount_of(path: str, mounts: tuple[Mount, ...]) -> Mount:
-    """The mount that an absolute path without links lies on: the longest prefix, the last of equals."""
-    best = Mount(point="", filesystem="unknown", source="", read_only=False)
-    for mount in mounts:
-        inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
-        if inside and len(mount.point) >= len(best.point):
-            best = mount
-    return best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,9 +32,10 @@ from watchdog.events import (
 )
 
 from pipeline.intake.inotify import SelectiveObserver
-from pipeline.intake.roots import Mount, Root, mount_of, read_mounts
+from pipeline.intake.roots import Root
 from pipeline.intake.trust import Trust, Verdict
 from pipeline.layout import HIDDEN
+from pipeline.mounts import Mount, mount_of, read_mounts
 
 GATHER_SECONDS = 0.05
 REBUILD_SECONDS = (1.0, 300.0)

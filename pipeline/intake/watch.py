@@ -24,12 +24,13 @@ from pipeline.intake.inbox import Dropped, Inbox, Scan
 from pipeline.intake.intake import Intake
 from pipeline.intake.opening import Opened, open_folders
 from pipeline.intake.probe import probe
-from pipeline.intake.roots import Role, Root, RootProblem, memory_key, mount_of, read_mounts
+from pipeline.intake.roots import Role, Root, RootProblem, memory_key
 from pipeline.intake.settle import Fingerprint, SettleRules, Settling, State
 from pipeline.intake.wakeup import Counted, Wakeup
 from pipeline.jobs.job import Drop
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
+from pipeline.mounts import mount_of, read_mounts
 from pipeline.status import WaitingFile
 
 ROOT_RETRY_SECONDS = 5.0

@@ -14,9 +14,10 @@ import pytest
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.inbox import AlreadyDone, Dropped, Inbox, Scan, never_done
 from pipeline.intake.probe import probe
-from pipeline.intake.roots import MARKER_NAME, Role, RootProblem, mount_of, open_root, read_mounts
+from pipeline.intake.roots import MARKER_NAME, Role, RootProblem, open_root
 from pipeline.intake.settle import Openness, SettleRules, Settling, State
 from pipeline.intake.wakeup import Wakeup
+from pipeline.mounts import mount_of, read_mounts
 
 # A quarter of the real times, so that the tests are quick.
 RULES = SettleRules(settle_seconds=0.5, unproven_seconds=1.2, empty_seconds=1.0, longest_settle_seconds=1.2)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import Config, load_config
 from pipeline.doctor import Finding, Machine
-from pipeline.intake.roots import Mount
+from pipeline.mounts import Mount
 from pipeline.retention import Seen
 from tests.conftest import REPOSITORY
 

@@ -12,9 +12,10 @@ from mounted import remount, tmpfs
 
 from pipeline.config import Config
 from pipeline.doctor import examine, failed, places
-from pipeline.intake.roots import MARKER_NAME, Role, memory_key, open_root, read_mounts
+from pipeline.intake.roots import MARKER_NAME, Role, memory_key, open_root
 from pipeline.layout import layout_of
 from pipeline.ledger import Ledger
+from pipeline.mounts import read_mounts
 
 
 @pytest.fixture
@@ -160,6 +161,18 @@ def test_an_inbox_that_is_only_read_need_not_be_writable(
     assert (found.level, "can be read" in found.what) == ("ok", True)
     assert tmp_path / "inbox" not in probed
     assert tmp_path / "outbox" in probed
+
+
+def test_measures_that_nobody_will_find_are_told(config: Config, tmp_path: Path) -> None:
+    """A name that node_exporter does not read, and a folder that is not there."""
+    wanted = configure(tmp_path, "metrics: {file: collector/voxspool.txt}\n")
+    findings = examine(wanted, machine())
+    assert about(findings, "metrics.file is voxspool.txt").level == "warn"
+    found = about(findings, f"cannot be written to {tmp_path}/collector")
+    assert found.level == "warn" and f"'{tmp_path}/collector'" in found.advice
+    (tmp_path / "collector").mkdir()
+    well = examine(configure(tmp_path, "metrics: {file: collector/voxspool.prom}\n"), machine())
+    assert not [finding for finding in well if "the measures" in finding.what or ".prom" in finding.what]
 
 
 # -- filesystems --------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from pipeline.intake.ignore import DropKind, IgnoreList
 from pipeline.intake.inbox import Inbox, Scan
 from pipeline.intake.listing import Waiting
 from pipeline.intake.probe import probe
-from pipeline.intake.roots import MARKER_NAME, Mount, Role, Root, RootProblem, open_root
+from pipeline.intake.roots import MARKER_NAME, Role, Root, RootProblem, open_root
 from pipeline.intake.settle import Fingerprint, Openness, SettleRules, Settling, State
+from pipeline.mounts import Mount
 
 DISK = Mount(point="/", filesystem="ext4", source="/dev/sda", read_only=False)
 SHARE = Mount(point="/", filesystem="nfs4", source="nas:/v", read_only=False)

@@ -22,10 +22,11 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 
-from pipeline.intake.roots import Mount, Role, Root, open_root
+from pipeline.intake.roots import Role, Root, open_root
 from pipeline.intake.trust import RETRY_SECONDS
 from pipeline.intake.wakeup import CANARY_EVERY_SECONDS, LATE_SECONDS, MISSED_ALLOWED, MOST_NAMES, Wakeup
 from pipeline.layout import HIDDEN
+from pipeline.mounts import Mount
 
 DISK = Mount(point="/", filesystem="ext4", source="/dev/sda", read_only=False)
 SHARE = Mount(point="/", filesystem="cifs", source="//nas/in", read_only=False)

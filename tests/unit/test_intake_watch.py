@@ -15,11 +15,12 @@ from ledger_samples import Clock
 from pipeline.config import Config
 from pipeline.intake.intake import Intake
 from pipeline.intake.opening import Opened, open_folders
-from pipeline.intake.roots import Mount, Root
+from pipeline.intake.roots import Root
 from pipeline.intake.watch import ROOT_RETRY_SECONDS, Watch
 from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
+from pipeline.mounts import Mount
 
 EMPTY_SECONDS = 61.0
 PATIENCE_SECONDS = 10.0
