@@ -37,6 +37,8 @@ class Outcome:
     removed: tuple[Going, ...] = ()
     kept: tuple[Spared, ...] = ()
     "was to go, but something came between"
+    forgotten: int = 0
+    "drops that the ledger knew"
 
     @property
     def bytes(self) -> int:
@@ -58,29 +60,45 @@ def rehearse(
     if problem:
         return Plan(refused=tuple((pool, problem) for pool in Pool))
     guards = Guards(ledger, layout)
+    stock = [unit for unit in survey(ledger, layout) if not guards.lost(unit)]
     made = plan(
-        [unit for unit in survey(ledger, layout) if not guards.lost(unit)],
+        [unit for unit in stock if unit.pieces or unit.pool is Pool.WORK],
         rules,
         now.wall,
         obstacle=guards.obstacle,
         report_only={} if rules.deletes_propagate == "accepted" else synced_pools(layout),
         more_than_half=more_than_half,
     )
-    return replace(made, refused=(*guards.refused, *made.refused))
+    made = replace(made, refused=(*guards.refused, *made.refused))
+    if guards.refused:
+        return made  # what cannot be looked at may still be there
+    newest = ledger.history.moment_of_newest(rules.history_max_jobs)
+    before = history_before(now.wall, rules, newest)
+    taken_away = (unit for unit in stock if unit.pool is Pool.RESULTS and not unit.pieces)
+    return replace(
+        made,
+        lost=tuple(unit for unit in taken_away if unit.moment < before and not unit.busy),
+        forgotten=tuple(one.drop_id for one in ledger.history.before(before) if not left_of(one, layout)),
+    )
 
 
 def _clock_problem(ledger: Ledger, now: Seen, keep_hours: float) -> str:
     """Why the clock is not believed; remembers what it says."""
+    problem, left = judged_by_ledger(ledger, now, keep_hours)
+    ledger.set_meta(CLOCK_FACT, json.dumps(asdict(now)))
+    ledger.set_meta(DOUBT_FACT, json.dumps(asdict(left)) if left else "")
+    return problem
+
+
+def judged_by_ledger(ledger: Ledger, now: Seen, keep_hours: float) -> tuple[str, Doubt | None]:
+    """What `judge_clock` says against what the ledger remembers; nothing new is remembered."""
     last, doubt = ledger.meta(CLOCK_FACT), ledger.meta(DOUBT_FACT)
-    problem, left = judge_clock(
+    return judge_clock(
         now,
         Seen(**json.loads(last)) if last else None,
         Doubt(**json.loads(doubt)) if doubt else None,
         keep_hours=keep_hours,
     )
-    ledger.set_meta(CLOCK_FACT, json.dumps(asdict(now)))
-    ledger.set_meta(DOUBT_FACT, json.dumps(asdict(left)) if left else "")
-    return problem
 
 
 def look_at_clock() -> Seen:
@@ -105,7 +123,11 @@ def apply(made: Plan, ledger: Ledger, layout: Layout) -> Outcome:
             kept.append(Spared(unit=item.unit, reason=reason))
         else:
             removed.append(item)
-    outcome = Outcome(removed=tuple(removed), kept=tuple(kept))
+    for unit in made.lost:
+        if not _superseded(unit, ledger):
+            ledger.results.forget(unit.folder, unit.stem)
+    forgotten = ledger.history.forget(made.forgotten)
+    outcome = Outcome(removed=tuple(removed), kept=tuple(kept), forgotten=forgotten)
     if outcome.bytes:
         ledger.tallies.add(Tally.PRUNED_BYTES, outcome.bytes)
     return outcome

@@ -26,7 +26,7 @@ def examine(config: Config, machine: Machine | None = None) -> list[Finding]:
     try:
         return [
             *programs.examine(config, here),
-            *clock.examine(ledger, here),
+            *clock.examine(config, ledger, here),
             *places.examine(config, ledger, here),
             *room.examine(config),
             *watching.examine(config, here),
