@@ -1,14 +1,14 @@
 """`doctor`: try everything that the daemon will need, and say what to do where something is missing.
 
-One subject a page: `places`, `room`, `clock`, `watching`, `neighbours`, `programs`, `records`. Looks at
-things by using them as the daemon will; loads no model. Invariants: it changes nothing that outlasts it, and
-whatever it finds wrong comes with something to do.
+One subject a page: `answering`, `places`, `room`, `clock`, `watching`, `neighbours`, `programs`, `records`.
+Looks at things by using them as the daemon will; loads no model. Invariants: it changes nothing that outlasts
+it, whatever it finds wrong comes with something to do, and it ends though a folder may never answer.
 """
 
 from collections.abc import Iterable, Iterator
 
 from pipeline.config import Config
-from pipeline.doctor import clock, neighbours, places, programs, records, room, watching
+from pipeline.doctor import answering, clock, neighbours, places, programs, records, room, watching
 from pipeline.doctor.finding import Finding, Level, Machine, failure
 from pipeline.errors import EnvironmentFailure, VoxspoolError
 from pipeline.files import display
@@ -22,6 +22,9 @@ __all__ = ["Finding", "Level", "Machine", "examine", "failed", "render"]
 def examine(config: Config, machine: Machine | None = None) -> list[Finding]:
     """Everything, in the order in which one would mend it."""
     here = machine or Machine()
+    silent = list(answering.examine(config, here))
+    if silent:
+        return [*programs.examine(config, here), *silent]
     ledger, unopened = _ledger(config, here)
     try:
         return [

@@ -107,4 +107,7 @@ class Machine:
     inotify: Path = Path("/proc/sys/fs/inotify")
     processes: Path = Path("/proc")
     watch: Callable[[Path], None] = try_to_watch
+    touch: Callable[[Path], object] = os.statvfs
+    "asks the server itself, where the attributes of a folder may come out of a cache"
+    patience_seconds: float = 5.0
     ask: Callable[[Sequence[str]], str | None] = ask

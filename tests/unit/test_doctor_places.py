@@ -3,6 +3,8 @@
 import os
 import re
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,25 @@ def test_a_share_that_is_not_mounted_is_told(config: Config, tmp_path: Path) -> 
     findings = [finding for finding in examine(config, here) if "/etc/fstab" in finding.what]
     assert [finding.level for finding in findings] == ["fail"]
     assert findings[0].advice == f"sudo mount '{tmp_path}/inbox'"
+
+
+def test_a_folder_that_never_answers_is_told_and_waited_for_no_longer(config: Config, tmp_path: Path) -> None:
+    """As on a share whose server is away: nothing else may touch the folders then, or `doctor` would hang."""
+    for_ever = threading.Event()
+    here = machine(
+        mounts=(mount("/"), mount(str(tmp_path / "outbox"), "nfs4")),
+        touch=lambda path: for_ever.wait() if path.name == "outbox" else None,
+        patience_seconds=0.2,
+    )
+    started = time.monotonic()
+    findings = examine(config, here)
+    assert time.monotonic() - started < 5.0
+    found = about(findings, "does not answer")
+    assert found.level == "fail" and f"the outbox {tmp_path}/outbox" in found.what and "(nfs4)" in found.what
+    assert f"sudo umount -l '{tmp_path}/outbox'" in found.advice
+    assert not [finding for finding in findings if "can be written" in finding.what]
+    assert about(findings, "ffmpeg").level == "ok"
+    for_ever.set()
 
 
 # -- rights -------------------------------------------------------------------------------------
