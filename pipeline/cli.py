@@ -363,6 +363,8 @@ def prune_files(options: argparse.Namespace) -> int:
     if not options.dry_run:
         outcome = prune.apply(plan, ledger, layout_of(config))
         print(f"{len(outcome.removed)} removed, {shown_size(outcome.bytes)} freed.")
+        if outcome.forgotten:
+            print(f"{outcome.forgotten} dropped files of which nothing is left were forgotten.")
         for spared in outcome.kept:
             print(f"kept {spared.unit.name}: {spared.reason}")
     return 0

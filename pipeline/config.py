@@ -78,6 +78,9 @@ class Retention(Strict):
     "finished takes, least recently used first"
     done_max_days: Annotated[float, Field(gt=0)] | None = None
     "processed sources in the hidden done folder; null: kept for ever"
+    history_max_days: Annotated[float, Field(gt=0)] = 365.0
+    "what the ledger knows of drops of which nothing is left"
+    history_max_jobs: Annotated[int, Field(ge=1000)] = 100_000
     keep_newest: Annotated[int, Field(ge=0)] = 20
     keep_hours: Annotated[float, Field(ge=0)] = 24.0
     deletes_propagate: Literal["accepted"] | None = None

@@ -28,6 +28,8 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
             self._db.row_factory = sqlite3.Row
+            # before the first table is made, or it does nothing: freed pages can be given back in small steps
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
@@ -88,6 +90,14 @@ class Database:
     def row(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Row | None:
         """The first row of the answer."""
         return next(iter(self.rows(statement, values)), None)
+
+    def give_back(self, pages: int) -> bool:
+        """Give so many unused pages back to the disk; whether there are more to give."""
+        before = self.number("PRAGMA freelist_count")
+        # what cannot be given now, since somebody else writes for long, is used again or given later
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
+        return 0 < self.number("PRAGMA freelist_count") < before
 
     def damage(self) -> list[str]:
         """What SQLite finds wrong with the file; empty if it is whole."""

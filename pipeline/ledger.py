@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from typing import Any
 from pipeline.database import Database
 from pipeline.errors import Interrupted
 from pipeline.faults import Faults
+from pipeline.history import History
 from pipeline.jobs.job import (
     Drop,
     DropState,
@@ -74,6 +76,7 @@ class Ledger:
         "the names in the outbox that are ours"
         self.faults = Faults(self._db, clock)
         self.tallies = Tallies(self._db)
+        self.history = History(self._db)
 
     def close(self) -> None:
         """Close the connection."""
@@ -413,10 +416,12 @@ class Ledger:
         return [_job_from(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
-        """Number of jobs in each state."""
+        """Number of jobs in each state, those included that the ledger has forgotten."""
         rows = self._db.rows("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state")
-        found = {row["state"]: int(row["n"]) for row in rows}
-        return {state.value: found.get(state.value, 0) for state in JobState}
+        found = Counter({row["state"]: int(row["n"]) for row in rows}) + Counter(
+            self.history.forgotten("jobs")
+        )
+        return {state.value: found[state.value] for state in JobState}
 
     def oldest_queued_at(self) -> float | None:
         """When the job that has been queued for longest was submitted; None if none is queued."""
@@ -424,11 +429,12 @@ class Ledger:
         return None if row is None or row["at"] is None else float(row["at"])
 
     def attempts_by_outcome(self) -> dict[str, int]:
-        """Number of attempts that ended so."""
+        """Number of attempts that ended so, those included that the ledger has forgotten."""
         rows = self._db.rows(
             "SELECT outcome, COUNT(*) AS n FROM attempts WHERE outcome IS NOT NULL GROUP BY outcome"
         )
-        return {row["outcome"]: int(row["n"]) for row in rows}
+        found = Counter({row["outcome"]: int(row["n"]) for row in rows})
+        return dict(found + Counter(self.history.forgotten("attempts")))
 
     def failed_since(self, moment: float) -> int:
         """Number of dropped files that ended in `failed/` since `moment`."""

@@ -20,8 +20,8 @@ from pipeline.guards import Guards, inside
 from pipeline.jobs.job import DropState
 from pipeline.layout import HIDDEN, Layout
 from pipeline.ledger import Ledger
-from pipeline.retention import Doubt, Going, Plan, Pool, Seen, Spared, Unit, judge_clock, plan
-from pipeline.stock import survey
+from pipeline.retention import Doubt, Going, Plan, Pool, Seen, Spared, Unit, history_before, judge_clock, plan
+from pipeline.stock import left_of, survey
 from pipeline.synced import missing_ignores, sync_mark
 from pipeline.tallies import Tally
 

@@ -106,6 +106,10 @@ class Plan:
     refused: tuple[tuple[Pool, str], ...] = ()
     "what would have to go and does not, by pool, with the reason"
     warnings: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    "ids of drops of which nothing is left and which the ledger is to forget"
+    lost: tuple[Unit, ...] = ()
+    "results that somebody took away long ago and which it is to forget"
 
     @property
     def bytes(self) -> int:
@@ -348,6 +352,18 @@ def _outbox_warnings(results: Sequence[Unit], rules: Retention, made: Plan, more
     return (told, f"{over} for now: {more}" if more else f"{over}: what else is there must not be removed.")
 
 
+# -- the ledger's history ------------------------------------------------------------------------
+
+
+def history_before(now: float, rules: Retention, moment_of_newest: float | None) -> float:
+    """What ended before this moment may be forgotten, if nothing is left of it.
+
+    `moment_of_newest`: when the drop ended that lies `history_max_jobs` jobs back; None if there are fewer.
+    """
+    oldest = now - rules.history_max_days * DAY_SECONDS
+    return min(max(oldest, moment_of_newest or oldest), now - rules.keep_hours * HOUR_SECONDS)
+
+
 # -- the clock ---------------------------------------------------------------------------------
 
 
@@ -419,6 +435,9 @@ def describe(made: Plan) -> list[str]:
     lines = [*made.notes]
     lines += [_line("goes", item.unit, item.reason) for item in made.going]
     lines += [_line("stays", item.unit, item.reason) for item in made.spared]
+    if made.forgotten or made.lost:
+        gone = f"{len(made.forgotten)} dropped files and {len(made.lost)} results"
+        lines.append(f"The ledger forgets {gone} of which nothing is left.")
     if made.going:
         return [*lines, f"{len(made.going)} to remove, {shown_size(made.bytes)}."]
     return [*lines, "Nothing to remove."]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.files import display
+from pipeline.history import Past
 from pipeline.intake.claim import below
 from pipeline.jobs.job import Drop, DropState
 from pipeline.layout import HIDDEN, Layout
@@ -19,13 +20,30 @@ from pipeline.retention import Piece, Pool, Unit
 
 
 def survey(ledger: Ledger, layout: Layout) -> list[Unit]:
-    """Everything that pruning may ever touch; what is already gone is left out."""
+    """Everything that pruning may ever touch. A result that somebody took away is one without pieces."""
     unfinished = ledger.unfinished()
     found = [_result_unit(result, layout, unfinished) for result in ledger.results.all()]
     found += _source_units(ledger, layout)
     found += _work_units(ledger, layout)
     found += _cache_units(layout)
-    return [unit for unit in found if unit.pieces or unit.pool is Pool.WORK]
+    return [unit for unit in found if unit.pieces or unit.pool in (Pool.WORK, Pool.RESULTS)]
+
+
+def left_of(past: Past, layout: Layout) -> str:
+    """Where something of a drop that has ended still lies; empty if nothing does.
+
+    What lies in the inbox because it was left there (`source: leave`) would be taken once more if it was not
+    known, and so would the files that a job file brought.
+    """
+    places: list[Path] = []
+    if past.mode == "leave":
+        places += [layout.inbox / member for member in past.members]
+    if past.location:
+        root = layout.outbox if past.state == DropState.FAILED else layout.inbox
+        places.append(root / past.location)
+    if past.location and past.state == DropState.DONE:
+        return str(places[-1])  # if it is not there, that is for `audit` to tell
+    return next((str(place) for place in places if os.path.lexists(place)), "")
 
 
 def _result_unit(result: Result, layout: Layout, unfinished: set[str]) -> Unit:

@@ -30,6 +30,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "vc_inputs_max_gb": 2.0,
         "cache_max_gb": 20.0,
         "done_max_days": None,
+        "history_max_days": 365.0,
+        "history_max_jobs": 100_000,
         "keep_newest": 20,
         "keep_hours": 24.0,
         "deletes_propagate": None,

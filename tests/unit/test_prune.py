@@ -25,7 +25,7 @@ from pipeline.jobs.settings import Settings
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.prune import apply, rehearse, synced_pools
-from pipeline.retention import Plan, Pool, Seen, Unit
+from pipeline.retention import Plan, Pool, Seen, Unit, describe
 from pipeline.stock import survey
 
 DAY = 86_400.0
@@ -693,3 +693,117 @@ def test_what_the_ledger_did_not_make_stays_however_full_it_is(ledger: Ledger, l
     assert sorted(
         str(p.relative_to(layout.outbox)) for p in layout.outbox.rglob("*") if p.is_file()
     ) == sorted(strangers)
+
+
+# -- the ledger's own history ------------------------------------------------------------------
+
+
+def an_old_drop(ledger: Ledger, key: str, state: JobState = JobState.DONE, **changes: object) -> None:
+    """A drop that ended two years ago."""
+    submit(ledger, a_job(f"{key}-0", drop_id=key), drop=a_drop(key, relative=f"{key}.txt", **changes))
+    ledger.finish(f"{key}-0", state)
+    ledger._clock.now -= 730 * DAY  # type: ignore[attr-defined]
+    location = f"failed/{key}.txt" if state is JobState.FAILED else ""
+    ledger.end_drop(key, DropState.FAILED if state is JobState.FAILED else DropState.DONE, location)
+    ledger._clock.now += 730 * DAY  # type: ignore[attr-defined]
+
+
+def known(ledger: Ledger) -> set[str]:
+    """Ids of the drops that the ledger knows."""
+    return {drop.id for drop in ledger.drops_in(*DropState)}
+
+
+def test_drops_of_which_nothing_is_left_are_forgotten_after_a_year(ledger: Ledger, layout: Layout) -> None:
+    """Source deleted or pruned, failed file taken away, result gone; a rehearsal only says so."""
+    an_old_drop(ledger, "deleted", mode="delete"), an_old_drop(ledger, "pruned")
+    an_old_drop(ledger, "retried", JobState.FAILED), an_old_drop(ledger, "left", mode="leave")
+    plan = made(ledger, layout)
+    assert set(plan.forgotten) == known(ledger) == {"deleted", "pruned", "retried", "left"}
+    assert describe(plan)[0] == "The ledger forgets 4 dropped files and 0 results of which nothing is left."
+    assert apply(plan, ledger, layout).forgotten == 4
+    assert known(ledger) == set() and made(ledger, layout) == Plan()
+
+
+def test_drops_of_which_something_is_left_are_never_forgotten(ledger: Ledger, layout: Layout) -> None:
+    """The audit, the next look at the inbox, a retry or a redrop would miss them."""
+    an_old_drop(ledger, "failed", JobState.FAILED)
+    (layout.failed).mkdir()
+    (layout.failed / "failed.txt").write_text("x")
+    an_old_drop(ledger, "left", mode="leave"), (layout.inbox / "left.txt").write_text("x")
+    an_old_drop(ledger, "job", mode="leave", members=("job.txt", "part.wav"))
+    (layout.inbox / "part.wav").write_text("x")
+    an_old_drop(ledger, "spoken", mode="delete")
+    publish(ledger, layout.outbox, "spoken", {"spoken.wav": b"x"}, job_id="spoken-0")
+    a_source(ledger, layout, "source", kind="tts")
+    ledger._clock.now += 730 * DAY  # type: ignore[attr-defined]
+    everything = known(ledger)
+    assert prune(ledger, layout, Retention(history_max_jobs=1000)) == []
+    assert known(ledger) == everything == {"failed", "left", "job", "spoken", "source"}
+
+
+def test_a_done_source_that_is_missing_stays_known(ledger: Ledger, layout: Layout) -> None:
+    """That it is gone is for the audit to tell, for as long as it takes."""
+    path = a_source(ledger, layout, "source", kind="tts")
+    shutil.rmtree(path.parent)
+    ledger._clock.now += 730 * DAY  # type: ignore[attr-defined]
+    prune(ledger, layout)
+    assert known(ledger) == {"source"}
+
+
+def test_results_that_were_taken_away_are_forgotten_after_a_year(ledger: Ledger, layout: Layout) -> None:
+    """Whoever fetches results takes them away: their rows would pile up for ever. The drop goes next time."""
+    an_old_drop(ledger, "a", mode="delete")
+    ledger._clock.now -= 730 * DAY  # type: ignore[attr-defined]
+    paths = publish(ledger, layout.outbox, "a", {"a.wav": b"x", "a.json": b"{}"}, job_id="a-0")
+    ledger._clock.now += 730 * DAY  # type: ignore[attr-defined]
+    prune(ledger, layout)
+    assert len(ledger.results.all()) == 1
+    for path in paths:
+        path.unlink()
+    prune(ledger, layout)
+    assert ledger.results.all() == [] and known(ledger) == {"a"}
+    prune(ledger, layout)
+    assert known(ledger) == set()
+
+
+def test_a_result_that_was_taken_away_lately_stays_known(ledger: Ledger, layout: Layout) -> None:
+    """It may come back."""
+    for path in a_result(ledger, layout, "a"):
+        path.unlink()
+    ledger._clock.now += 300 * DAY  # type: ignore[attr-defined]
+    prune(ledger, layout)
+    assert len(ledger.results.all()) == 1
+
+
+@pytest.mark.parametrize("root", ["inbox", "outbox"])
+def test_nothing_is_forgotten_while_a_folder_is_away(ledger: Ledger, layout: Layout, root: str) -> None:
+    """What cannot be seen may still be there."""
+    an_old_drop(ledger, "a", mode="leave"), an_old_drop(ledger, "b", JobState.FAILED)
+    mark(ledger, layout)
+    (getattr(layout, root) / MARKER_NAME).unlink()
+    prune(ledger, layout)
+    assert known(ledger) == {"a", "b"}
+
+
+def test_a_wrong_clock_makes_nothing_forgotten(ledger: Ledger, layout: Layout) -> None:
+    """Two years pass in an hour."""
+    an_old_drop(ledger, "a", mode="delete")
+    look(ledger, layout, 0)
+    assert look(ledger, layout, 1, set_by_hours=2 * 8760).forgotten == ()
+
+
+def test_more_than_so_many_jobs_are_forgotten_before_a_year(ledger: Ledger, layout: Layout) -> None:
+    """The oldest first, and none of the last day."""
+    rules = Retention(history_max_jobs=1000)
+    with ledger.one_commit():
+        for number in range(1100):
+            key = f"{number:04d}"
+            submit(ledger, a_job(f"{key}-0", drop_id=key), drop=a_drop(key, mode="delete"))
+            ledger.finish(f"{key}-0", JobState.DONE)
+            ledger.end_drop(key, DropState.DONE, "")
+            ledger._clock.now += 60  # type: ignore[attr-defined]
+    prune(ledger, layout, rules)
+    assert len(known(ledger)) == 1100, "none is older than a day"
+    ledger._clock.now += DAY  # type: ignore[attr-defined]
+    prune(ledger, layout, rules)
+    assert len(known(ledger)) in (1000, 1001) and "0050" not in known(ledger) and "1099" in known(ledger)
