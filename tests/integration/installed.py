@@ -40,11 +40,16 @@ class Installed:
 
     def make(self, target: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         """`make install-service` or `make uninstall-service` below this root."""
-        given = {"DESTDIR": str(self.root), "PREFIX": self.prefix, "PYTHON": sys.executable, **variables}
+        given = {
+            "DESTDIR": str(self.root),
+            "PREFIX": self.prefix,
+            "PYTHON": sys.executable,
+            "VOXSPOOL_VENV": sys.prefix,
+            **variables,
+        }
         return subprocess.run(
             ["make", "--no-print-directory", target, *(f"{name}={value}" for name, value in given.items())],
             cwd=REPOSITORY,
-            env={**os.environ, "VOXSPOOL_VENV": sys.prefix},
             capture_output=True,
             text=True,
             check=False,

@@ -249,6 +249,30 @@ def test_a_wrong_place_is_refused(tmp_path: Path, variables: dict[str, str], sai
     assert machine.files() == before
 
 
+PYTHON_WITHOUT_NETWORK = """#!/bin/sh
+# makes an "environment" whose pip finds nothing, and answers what it is asked besides
+case $1 in
+-m) [ "$2" = venv ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" || { echo 'no network' >&2; exit 1; } ;;
+-c) echo /usr ;;
+esac
+"""
+
+
+def test_an_installation_that_broke_off_can_be_repeated(tmp_path: Path) -> None:
+    """Or be taken away: its folder is known as ours."""
+    machine = Installed(tmp_path / "machine")
+    python = tmp_path / "python"
+    python.write_text(PYTHON_WITHOUT_NETWORK)
+    python.chmod(0o755)
+    broken = machine.make("install-service", VOXSPOOL_VENV="", PYTHON=str(python))
+    assert broken.returncode != 0 and "no network" in broken.stderr
+    assert (machine.code / ".venv").is_dir() and not (machine.code / "daemon.py").exists()
+    machine.install()
+    assert (machine.code / ".venv").is_symlink() and (machine.code / "daemon.py").exists()
+    assert machine.make("uninstall-service").returncode == 0
+    assert not machine.code.exists()
+
+
 def test_who_is_not_root_is_told_to_be(tmp_path: Path) -> None:
     """Before anything is touched."""
     if os.geteuid() != 0:
