@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
 
-.PHONY: demo run test check format bench bench-drops crashes soak clean install-service uninstall-service
+.PHONY: demo run test check format bench bench-drops crashes soak peers clean install-service uninstall-service
 
 demo: $(VENV)/core.done
 	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
@@ -16,6 +16,10 @@ run: $(VENV)/core.done
 # Every test that needs no GPU.
 test: $(VENV)/dev.done
 	$(PY) -m pytest
+
+# Real Syncthing, sshfs, rclone and Samba, from Debian's packages (.ci/peers installs them); some ten minutes.
+peers: $(VENV)/dev.done
+	$(PY) -m pytest tests/peers
 
 # Format, lint, types, architecture, unit tests.
 check: $(VENV)/dev.done
