@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.files import display
+from pipeline.intake.aside import answers
 from pipeline.intake.ignore import Candidate, DropKind, IgnoreList, entry_type, explain_name
 from pipeline.jobs.job import Drop, DropState, Job, JobState
 from pipeline.layout import HIDDEN, Layout, last_place, layout_of
@@ -18,12 +19,20 @@ from pipeline.ledger import Ledger
 from pipeline.outbox import is_ours, note_paths
 from pipeline.status import moment
 
+PATIENCE_SECONDS = 3.0
+
 
 def explain(
     path: Path, config: Config, ledger: Ledger, status: Mapping[str, Any] | None, daemon_runs: bool
 ) -> list[str]:
     """Sentences about one file, by its path or by the name it had in the inbox."""
     layout = layout_of(config)
+    silent = [root for root in (layout.inbox, layout.outbox) if not answers(root, PATIENCE_SECONDS)]
+    if silent:
+        return [
+            f"{display(silent[0])} does not answer, so nothing can be said of {display(path)}. Voxspool goes on"
+            " by itself when it does; `python daemon.py doctor` says what to do."
+        ]
     told = list(_about(path, layout, config, ledger, status))
     if not told:
         told = [f"{display(path)} is neither in the inbox nor in the outbox, and was never seen there."]

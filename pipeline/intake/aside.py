@@ -4,8 +4,11 @@ Knows nothing of what is done in it. Invariants: who sends an errand waits for i
 the thread is never joined, so that nothing in it can keep the process from ending.
 """
 
+import functools
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -71,3 +74,8 @@ class Aside:
     def _work(self) -> None:
         while (errand := self._errands.get()) is not None:
             errand.run()
+
+
+def answers(folder: Path, within_seconds: float) -> bool:
+    """Whether what a folder lies on says anything at all, be it that there is no such folder."""
+    return Aside("touch").send(functools.partial(os.statvfs, folder)).wait(within_seconds)

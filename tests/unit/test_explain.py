@@ -1,6 +1,7 @@
 """Why is nothing happening to this file? There is always an answer."""
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ledger_samples import Clock, a_drop, publish
 
 from pipeline.config import Config
 from pipeline.explain import explain
+from pipeline.intake.aside import answers
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.intake import Intake
 from pipeline.jobs.job import DropState, Job, JobState
@@ -366,6 +368,22 @@ def test_files_of_the_other_folders_are_no_drops(asker: Asker) -> None:
     clip.touch()
     assert asker.ask(clip).endswith("jobs may name it, nothing else is done with it.")
     assert asker.ask(asker.layout.ledger_file).endswith("which is Voxspool's own: leave it alone.")
+
+
+def test_a_folder_that_does_not_answer_is_the_answer(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else is looked at, or the question would hang as well."""
+    for_ever = threading.Event()
+    real = os.statvfs
+
+    def statvfs(path: Path) -> object:
+        return for_ever.wait() if path == asker.layout.outbox else real(path)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setattr("pipeline.explain.PATIENCE_SECONDS", 0.2)
+    answer = asker.ask("a.txt")
+    for_ever.set()
+    assert answer.startswith(f"{asker.layout.outbox} does not answer, so nothing can be said of a.txt.")
+    assert answers(asker.layout.inbox, 5.0) and answers(asker.layout.inbox / "nowhere", 5.0)
 
 
 # -- the daemon itself --------------------------------------------------------------------------------
