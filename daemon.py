@@ -2,7 +2,8 @@
 """Voxspool: drop a text into the inbox, find checked speech in the outbox.
 
 Arguments in, exit code out; everything else is in `pipeline/`. Exit codes: 0 well, 1 something
-failed, 2 wrong arguments, 78 the configuration is wrong (systemd does not restart on it).
+failed, 2 wrong arguments, 65 the ledger is damaged, 78 the configuration is wrong (for neither does systemd
+start it again).
 """
 
 import faulthandler
@@ -16,7 +17,7 @@ OWN_PYTHON = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
 try:
     from pipeline import journal
     from pipeline.cli import main
-    from pipeline.errors import ConfigError, VoxspoolError
+    from pipeline.errors import ConfigError, LedgerDamaged, VoxspoolError
 except ModuleNotFoundError as missing:
     # the system's python: ours lies in .venv, where make put it
     if OWN_PYTHON.exists() and Path(sys.prefix) != OWN_PYTHON.parent.parent:
@@ -24,6 +25,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"The package {missing.name} is not installed. Type `make demo` or `make run`: they install it.")
 
 EXIT_FAILED = 1
+EXIT_DAMAGED = 65
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
 
@@ -34,6 +36,8 @@ def run(arguments: list[str]) -> int:
         return main(arguments)
     except ConfigError as error:
         return _told(error, EXIT_CONFIG)
+    except LedgerDamaged as error:
+        return _told(error, EXIT_DAMAGED)
     except VoxspoolError as error:
         return _told(error, EXIT_FAILED)
     except KeyboardInterrupt:

@@ -45,6 +45,13 @@ class Workers(Strict):
     "a worker that shows no progress for so long is killed"
     stop_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
     "time to finish a chunk when asked to stop"
+    min_free_mb: Annotated[float, Field(ge=0, le=10_000_000)] = 64.0
+    "10^6 bytes; a job that would leave less on the disk of state or outbox waits"
+
+    @property
+    def min_free_bytes(self) -> int:
+        """The same in bytes."""
+        return round(self.min_free_mb * 1_000_000)
 
 
 class Models(Strict):

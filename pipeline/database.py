@@ -10,11 +10,16 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.errors import EnvironmentFailure
+from pipeline.errors import EnvironmentFailure, LedgerDamaged
 
 SCHEMA = Path(__file__).with_name("ledger.sql")
 SCHEMA_VERSION = "1"
 BUSY_TIMEOUT_SECONDS = 30.0
+# With a full disk SQLite can go on in room that its files have already: it is made at the start, and kept by
+# moving what was written from the log into the ledger often. 256 pages last for some 3000 commits.
+RESERVE_PAGES = 256
+CHECKPOINT_PAGES = 100
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DISK_ERRORS = sqlite3.DatabaseError
 # Its subclasses that tell of a mistake of ours, not of the disk.
 _OUR_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InternalError)
@@ -23,21 +28,33 @@ _OUR_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataErr
 class Database:
     """One connection. Each process, and each thread, opens its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """Open the file; without `create` one that is not there is an EnvironmentFailure."""
+        self._path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}",
+                uri=True,
+                timeout=BUSY_TIMEOUT_SECONDS,
+                isolation_level=None,
+            )
             self._db.row_factory = sqlite3.Row
             # before the first table is made, or it does nothing: freed pages can be given back in small steps
             self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._db.executescript(SCHEMA.read_text(encoding="utf-8"))
             self._refuse_other_version(path)
-        except (sqlite3.Error, OSError) as error:
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        except OSError as error:
             raise EnvironmentFailure(
-                f"The ledger {path} cannot be opened: {error}.", hint="Is the disk full or read-only?"
+                f"The ledger {path} cannot be opened: {error.strerror}.",
+                hint="Is the disk full or read-only?",
             ) from error
 
     def _refuse_other_version(self, path: Path) -> None:
@@ -53,6 +70,24 @@ class Database:
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
+
+    def prove_whole(self) -> None:
+        """Read every page once; raises LedgerDamaged if something in it is not as SQLite left it."""
+        found = self.damage()
+        if found:
+            raise _damaged(self._path, found[0])
+
+    def keep_reserve(self) -> None:
+        """See that some pages of the files are free, so that a full disk can still be written down."""
+        page_bytes, free = self.number("PRAGMA page_size"), self.number("PRAGMA freelist_count")
+        log = self._path.with_name(f"{self._path.name}-wal")
+        missing = RESERVE_PAGES - min(free, log.stat().st_size // page_bytes if log.exists() else 0)
+        if missing <= 0:
+            return
+        with self.transaction() as db:
+            db.execute("INSERT INTO reserve VALUES (zeroblob(?))", (missing * page_bytes,))
+        with self.transaction() as db:
+            db.execute("DELETE FROM reserve")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -72,16 +107,22 @@ class Database:
         except _DISK_ERRORS as error:
             if isinstance(error, _OUR_ERRORS):
                 raise
-            raise _failure(error) from error
+            raise self._failure(error) from error
 
-    def rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
-        """The answer to a question."""
+    @contextlib.contextmanager
+    def question(self) -> Iterator[sqlite3.Connection]:
+        """Several reads; nothing is locked, and nothing may be written."""
         try:
-            return self._db.execute(statement, values).fetchall()
+            yield self._db
         except _DISK_ERRORS as error:
             if isinstance(error, _OUR_ERRORS):
                 raise
-            raise _failure(error) from error
+            raise self._failure(error) from error
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """The answer to a question."""
+        with self.question() as db:
+            return db.execute(statement, values).fetchall()
 
     def number(self, statement: str, values: Sequence[object] = ()) -> int:
         """The single number that the answer is."""
@@ -117,8 +158,29 @@ class Database:
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    def _failure(self, error: sqlite3.Error) -> EnvironmentFailure:
+        number = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if number in _DAMAGE:
+            return _damaged(self._path, str(error))
+        if number == sqlite3.SQLITE_FULL:
+            return EnvironmentFailure(
+                f"The ledger {self._path} cannot be written: its disk is full.",
+                hint="Make room there. The work then goes on by itself.",
+                code="disk_full",
+            )
+        return EnvironmentFailure(
+            f"The ledger {self._path} cannot be used: {error}.",
+            hint="Is the disk of the state read-only or failing, or does the file belong to somebody else?",
+            code="disk" if number == sqlite3.SQLITE_IOERR else "ledger",
+        )
 
-def _failure(error: sqlite3.Error) -> EnvironmentFailure:
-    return EnvironmentFailure(
-        f"The ledger cannot be used: {error}.", hint="Is the disk of `state` full, read-only or failing?"
+
+def _damaged(path: Path, found: str) -> LedgerDamaged:
+    name = path.name
+    return LedgerDamaged(
+        f"The ledger {path} is damaged: {found}.",
+        hint=f"Stop Voxspool and keep copies of {path} and {name}-wal. Then bring back a backup, or mend it:"
+        f" sqlite3 {name} .recover | sqlite3 mended.db. Without either move {name}, {name}-wal and {name}-shm"
+        " away: Voxspool begins a new ledger and puts what it had taken back into the inbox."
+        " docs/operations.md, Backups, says what else is lost then.",
     )

@@ -6,6 +6,7 @@
     │   └── SpecError        a YAML file breaks the contract: every problem with its line
     ├── SynthesisError       an engine, converter or recogniser gave up: retried once, then the job fails
     ├── EnvironmentFailure   disk full, root gone, read-only: pauses the work, burns no attempt
+    │   └── LedgerDamaged    the ledger is not readable any more: ends the daemon (exit 65)
     ├── Interrupted          asked to stop at a chunk border: the job goes back to the queue
     └── Cancelled            a person cancelled the job
 
@@ -25,6 +26,11 @@ class VoxspoolError(Exception):
         self.hint = hint
         if code is not None:
             self.code = code
+
+    @property
+    def in_full(self) -> str:
+        """What happened and what to do, in one line."""
+        return f"{self.message} {self.hint}".strip()
 
 
 class ConfigError(VoxspoolError):
@@ -59,6 +65,12 @@ class EnvironmentFailure(VoxspoolError):
     """The machine, not the job, is at fault; the same job succeeds once it is mended."""
 
     code = "environment"
+
+
+class LedgerDamaged(EnvironmentFailure):
+    """The ledger's file is damaged: nothing heals that by itself."""
+
+    code = "ledger_damaged"
 
 
 class Interrupted(VoxspoolError):

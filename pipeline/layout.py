@@ -51,6 +51,10 @@ class Layout:
         """Scratch space of one job; gone when the job has ended."""
         return self.work_root / job_id
 
+    def scratch(self, worker: str) -> Path:
+        """Temporary files of one worker's libraries; gone when it has ended."""
+        return self.work_root / f"worker-{worker}"
+
     @property
     def claimed_root(self) -> Path:
         """What is being worked on."""

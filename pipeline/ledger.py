@@ -7,6 +7,7 @@ before any work starts; a job is running for at most one worker; an ended job ne
 import contextlib
 import itertools
 import json
+import math
 import os
 import sqlite3
 import time
@@ -31,10 +32,32 @@ from pipeline.jobs.job import (
 )
 from pipeline.jobs.settings import Kind
 from pipeline.results import Reservation, Results
+from pipeline.space import Room
 from pipeline.tallies import Tallies
 
 LOST_PER_DEATH = 3
 PRIORITIES = ("high", "normal", "low")
+
+_NEEDS = ("state_bytes", "state_files", "outbox_bytes")
+# Those that run have taken up a part of theirs already; encoding at the end takes the rest.
+_FITS = "".join(
+    f" AND COALESCE(json_extract(spec, '$.need.{what}'), 0) + (SELECT COALESCE(SUM("  # noqa: S608
+    f"json_extract(spec, '$.need.{what}') * (1.0 - 0.5 * done_chunks / MAX(1, total_chunks))), 0)"
+    " FROM jobs WHERE state = 'running') <= ?"
+    for what in _NEEDS
+)
+_NEXT = (
+    "SELECT id FROM jobs AS j WHERE state = 'queued' AND cancel_requested = 0 AND not_before <= ?"  # noqa: S608
+    " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
+    "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
+    " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
+    f"  AND q.stem = j.stem AND q.submitted_at < j.submitted_at){_FITS}"
+    " ORDER BY priority, submitted_at, idx LIMIT 1"
+)
+
+
+def _next_values(now: float, room: Room | None) -> tuple[float, ...]:
+    return now, *(math.inf if room is None else getattr(room, what) for what in _NEEDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +90,16 @@ class Ledger:
     """One connection. Each process, and each thread, opens its own."""
 
     def __init__(
-        self, path: Path, *, clock: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+        create: bool = True,
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        self._db = Database(path)
+        self._db = Database(path, create=create)
         self.results = Results(self._db, clock)
         "the names in the outbox that are ours"
         self.faults = Faults(self._db, clock)
@@ -85,6 +113,14 @@ class Ledger:
     def damage(self) -> list[str]:
         """What SQLite finds wrong with the file; empty if it is whole."""
         return self._db.damage()
+
+    def prove_whole(self) -> None:
+        """Raises LedgerDamaged if the file is damaged; reads all of it."""
+        self._db.prove_whole()
+
+    def keep_reserve(self) -> None:
+        """See that the ledger can be written to for a while when the disk is full."""
+        self._db.keep_reserve()
 
     @contextlib.contextmanager
     def one_commit(self) -> Iterator[None]:
@@ -223,15 +259,16 @@ class Ledger:
 
     # -- jobs ----------------------------------------------------------------------------------
 
-    def claim(self, worker: str) -> Job | None:
+    def claim(self, worker: str, room: Room | None = None) -> Job | None:
         """Take the next job for `worker`; the attempt is on disk before this returns.
 
         Never two at once of one result name: the later drop must also be published later. A job that has
         cost a worker runs alone: else the one that takes all the memory would cost its neighbours theirs.
+        A job for which there is no room, beside what those that run still need, is passed over.
         """
         now = self._clock()
         with self._db.transaction() as db:
-            job_id = _next_job(db, now)
+            job_id = _next_job(db, now, room)
             if job_id is None or not _may_run(db, job_id):
                 return None
             db.execute(
@@ -245,6 +282,12 @@ class Ledger:
                 (job_id, worker, now, job_id),
             )
         return self.job(job_id)
+
+    def work_waits(self, room: Room | None = None) -> bool:
+        """Whether a worker that asked now would be given a job."""
+        with self._db.question() as db:
+            job_id = _next_job(db, self._clock(), room)
+            return job_id is not None and _may_run(db, job_id)
 
     def heartbeat(
         self, job_id: str, stage: str, done_chunks: int, total_chunks: int, *, worker: str | None = None
@@ -336,17 +379,10 @@ class Ledger:
         )
         return [row["id"] for row in rows]
 
-    def job_for_the_asking(self) -> bool:
-        """Whether a worker that asked now would be given a job."""
+    def try_again_at_once(self) -> None:
+        """The machine was mended: no job waits for its next try any longer."""
         with self._db.transaction() as db:
-            job_id = _next_job(db, self._clock())
-            return job_id is not None and _may_run(db, job_id)
-
-    def waiting_for_machine(self) -> int:
-        """Number of queued jobs that are not to be tried again yet."""
-        return self._db.number(
-            "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND not_before > ?", (self._clock(),)
-        )
+            db.execute("UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND not_before > 0")
 
     def request_cancel(self, job_id: str) -> bool:
         """Ask for a job to be cancelled; False if it has ended or does not exist."""
@@ -511,17 +547,9 @@ def _insert_job(db: sqlite3.Connection, job: Job) -> None:
     )
 
 
-def _next_job(db: sqlite3.Connection, now: float) -> str | None:
-    """The first job in the queue that may be done now."""
-    row = db.execute(
-        "SELECT id FROM jobs AS j WHERE state = 'queued' AND cancel_requested = 0 AND not_before <= ?"
-        " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
-        "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
-        " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
-        "  AND q.stem = j.stem AND q.submitted_at < j.submitted_at)"
-        " ORDER BY priority, submitted_at, idx LIMIT 1",
-        (now,),
-    ).fetchone()
+def _next_job(db: sqlite3.Connection, now: float, room: Room | None) -> str | None:
+    """The first job in the queue that may be done now, and for which there is room."""
+    row = db.execute(_NEXT, _next_values(now, room)).fetchone()
     return None if row is None else str(row["id"])
 
 

@@ -2,6 +2,9 @@
 -- Local disk only: WAL does not work over network filesystems.
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 
+-- Always empty: what is put in and taken out again leaves free pages, for when the disk is full.
+CREATE TABLE IF NOT EXISTS reserve (room BLOB);
+
 CREATE TABLE IF NOT EXISTS drops (
     id TEXT PRIMARY KEY,
     relative BLOB NOT NULL,          -- bytes: file names need not be text

@@ -17,6 +17,7 @@ from pipeline.files import atomic_write, display
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, last_place
 from pipeline.ledger import Ledger, Progress
+from pipeline.space import Room, shortage
 
 SCHEMA = "voxspool/status/1"
 WRITE_SECONDS = 5.0
@@ -63,14 +64,19 @@ class Snapshot:
     "how many more are queued and waiting than are listed"
 
 
-def snapshot_jobs(ledger: Ledger, layout: Layout, *, reachable: bool = True) -> dict[str, Any]:
-    """The part of a snapshot that the ledger tells. The outbox is looked at only if it is `reachable`."""
+def snapshot_jobs(
+    ledger: Ledger, layout: Layout, *, reachable: bool = True, room: Room | None = None
+) -> dict[str, Any]:
+    """The part of a snapshot that the ledger tells. The outbox is looked at only if it is `reachable`.
+
+    With `room` it says which jobs wait for more of it.
+    """
     counts = ledger.counts()
     queued = ledger.jobs_in(JobState.QUEUED, limit=MAX_LISTED)
     return {
         "jobs": counts,
         "running": [running_entry(progress) for progress in ledger.progress()],
-        "queued": [_queued_entry(job) for job in queued],
+        "queued": [_queued_entry(job, room) for job in queued],
         "failed": list(_failed_entries(ledger, layout, reachable=reachable)),
         "errors": [error_entry(kind) for kind in ledger.faults.kinds()[:MAX_CODES_LISTED]],
         "totals": {tally.value: round(total) for tally, total in ledger.tallies.sums().items()},
@@ -121,8 +127,9 @@ def _failed_entries(ledger: Ledger, layout: Layout, *, reachable: bool) -> Itera
             }
 
 
-def _queued_entry(job: Job) -> dict[str, Any]:
-    return {"job": job.id, "source": job.source.name, "priority": job.priority}
+def _queued_entry(job: Job, room: Room | None) -> dict[str, Any]:
+    reason = shortage(job.spec.need, room) if room else ""
+    return {"job": job.id, "source": job.source.name, "priority": job.priority, "reason": reason}
 
 
 def listed(waiting: Sequence[WaitingFile]) -> list[dict[str, str]]:
@@ -168,7 +175,7 @@ def last_status(layout: Layout) -> dict[str, Any] | None:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """The last status that was written, or None."""
+    """The status in this file, or None."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -22,23 +21,26 @@ from loguru import logger
 
 from pipeline import __version__, notify, prune
 from pipeline.config import Config, load_config
-from pipeline.errors import ConfigError, EnvironmentFailure
+from pipeline.errors import ConfigError, EnvironmentFailure, LedgerDamaged
 from pipeline.events import emit
 from pipeline.files import display, exclusive_lock, shown_size
 from pipeline.intake.aside import Aside, Errand
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.intake import Intake
-from pipeline.intake.roots import Role, memory_key, open_root, probe_writable
+from pipeline.intake.readiness import Machine
+from pipeline.intake.refused import HEAL_BY_THEMSELVES, refusal
+from pipeline.intake.roots import Role, carries_mark, check_roots, memory_key, open_root, try_writing
 from pipeline.intake.watch import PATIENCE_SECONDS, Watch
 from pipeline.jobs.job import Job, JobState
-from pipeline.layout import layout_of
+from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger, Progress
 from pipeline.pools.base import Ended, WorkerPool
 from pipeline.pools.local import LocalPool
 from pipeline.sd_notify import Systemd
 from pipeline.service import status_line, stuck
-from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
+from pipeline.space import shortage
+from pipeline.status import MAX_LISTED, Snapshot, StatusFile, listed, snapshot_jobs
 
 if TYPE_CHECKING:
     from pipeline.metrics import Textfile
@@ -53,6 +55,8 @@ DEAF_SECONDS = 60.0
 "longer than a worker waits after the machine was at fault"
 STOP_MARGIN_SECONDS = 30.0
 "for the killing of workers and the last words, after `workers.stop_seconds`"
+START_PATIENCE_SECONDS = 5.0
+"between two tries to start on a disk that is full or away"
 ONCE_PATIENCE_SECONDS = 10.0
 "trouble that lasts longer ends a run with `once`"
 
@@ -104,6 +108,8 @@ class Supervisor:
         self._start_failures = 0
         self._deaf_since: dict[str, float] = {}
         self._worker_trouble = ""
+        self._filled_at = 0.0
+        self._unburied: list[tuple[Ended, str]] = []
         self._tick_trouble = ""
         self._status_trouble = ""
         self._workers_not_before = 0.0
@@ -120,32 +126,71 @@ class Supervisor:
 
     def run(self) -> int:
         """Startup, main loop, shutdown; returns the exit code: 1 if a job failed in a `once` run."""
-        _make_state(self._layout.state)
-        with exclusive_lock(self._layout.lock_file) as held:
-            if not held:
-                raise EnvironmentFailure(
-                    f"Another Voxspool is running with the state folder {self._layout.state}.",
-                    hint="`python daemon.py status` shows what it does.",
-                )
-            self._startup()
+        self._asked.listen()
+        with contextlib.ExitStack() as held:
+            if not self._start_patiently(held):
+                return 0
             try:
                 self._main_loop()
             finally:
                 self._shutdown()
-        trouble = self._trouble()
+        trouble = (*self._trouble(), *self._without_room())
         if self._once and trouble:
             raise EnvironmentFailure(" ".join(trouble))
         return 1 if self._once and self._ledger.failed_since(self._started_at) else 0
 
+    def _start_patiently(self, held: contextlib.ExitStack) -> bool:
+        """A disk that is full at the start is waited for, as at any other time; False: told to stop first."""
+        while not self._asked.stop:
+            try:
+                _make_state(self._layout)
+                if not held.enter_context(exclusive_lock(self._layout.lock_file)):
+                    raise EnvironmentFailure(
+                        f"Another Voxspool is running with the state folder {self._layout.state}.",
+                        hint="`python daemon.py status` shows what it does.",
+                    )
+                self._startup()
+                return True
+            except (EnvironmentFailure, OSError) as error:
+                held.close()
+                failure = error if isinstance(error, EnvironmentFailure) else refusal(error, self._layout)
+                if self._once or failure.code not in HEAL_BY_THEMSELVES:
+                    raise failure from error
+                self._wait_at_start(failure)
+        return False
+
+    def _wait_at_start(self, failure: EnvironmentFailure) -> None:
+        logger.error("it cannot start yet: {}", failure.in_full)
+        starting = Snapshot(
+            voxspool=__version__, pid=os.getpid(), state="starting", trouble=(failure.in_full,)
+        )
+        with contextlib.suppress(OSError):
+            self._status_copy.write(starting)
+        if carries_mark(self._layout.outbox, Role.OUTBOX):
+            with contextlib.suppress(OSError):
+                self._status.write(starting)
+        deadline = time.monotonic() + START_PATIENCE_SECONDS
+        while not self._asked.stop and time.monotonic() < deadline:
+            time.sleep(REAP_SECONDS)
+
     def _startup(self) -> None:
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
+        self._ledger.prove_whole()
+        self._ledger.keep_reserve()
+        self._mark_state()
         self._use(self._config)
-        self._asked.listen()
         self._recover()
         logger.info("Voxspool {} watches {}", __version__, self._layout.inbox)
 
+    def _mark_state(self) -> None:
+        """So that workers notice when another folder lies in its place."""
+        state = open_root(self._layout.state, Role.STATE)
+        if state.marker is not None:
+            self._ledger.set_meta(memory_key(Role.STATE, self._layout.state), state.marker.uuid)
+
     def _use(self, config: Config) -> None:
         """Work by this configuration from now on."""
+        self._machine = Machine(self._layout, self._ledger, clock=time.monotonic)
         self._config = config
         self._intake = Intake(self._layout, self._ledger, config, clock=time.time)
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
@@ -188,9 +233,13 @@ class Supervisor:
         logger.info("stopping")
         seconds = self._config.workers.stop_seconds + STOP_MARGIN_SECONDS
         self._systemd.stopping("stopping: each worker ends its chunk", within_seconds=seconds)
-        self._tell_status("stopping", force=True)
-        self._stop_workers()
-        self._tell_status("stopped", force=True)
+        try:
+            self._tell_status("stopping", force=True)
+            self._stop_workers()
+            self._tell_status("stopped", force=True)
+        except EnvironmentFailure as error:  # the ledger cannot say whose jobs they were: the next start does
+            logger.error("{}", error.in_full)
+            self._pool.kill_all()
         self._watch.close()
 
     def _stop_workers(self, *, unless: Callable[[], bool] = lambda: False) -> bool:
@@ -216,6 +265,7 @@ class Supervisor:
             self._reload_if_asked,
             self._tend_workers,
             self._take,
+            self._look_at_machine,
             self._tell_ready,
             self._clear_up,
             self._prune_if_due,
@@ -224,14 +274,33 @@ class Supervisor:
                 return
             try:
                 duty()
+            except LedgerDamaged:
+                raise
             except (EnvironmentFailure, OSError) as error:
-                self._tick_trouble = str(error)
+                failure = error if isinstance(error, EnvironmentFailure) else refusal(error, self._layout)
+                self._tick_trouble = failure.in_full
                 logger.error("{}", error)
                 if self._tick_trouble != before:
-                    source = error if isinstance(error, EnvironmentFailure) else EnvironmentFailure
-                    self._remember(source.code, self._tick_trouble)
+                    self._remember(failure.code, self._tick_trouble)
         self._tell_status("paused" if self._paused() else "running")
         self._prove_life()
+
+    def _look_at_machine(self) -> None:
+        """What all work waits for; once that is mended nothing waits any longer."""
+        if not self._watch.answering:
+            self._machine.wait()
+            return
+        before = self._machine.failure
+        mended = self._machine.look(self._config)
+        failure = self._machine.failure
+        if failure is not None and (before is None or before.message != failure.message):
+            logger.error("{}", failure.in_full)
+            self._remember(failure.code, failure.message)
+        if mended:
+            logger.info("the machine is well again")
+            self._ledger.try_again_at_once()
+            self._ledger.set_meta("trouble", "")
+            self._sources_owed = True
 
     def _remember(self, code: str, message: str) -> None:
         """Something went wrong that is about no single job."""
@@ -246,6 +315,8 @@ class Supervisor:
         try:
             self._tell_systemd(state)
             snapshot = self._snapshot(state)
+        except LedgerDamaged:
+            raise
         except (EnvironmentFailure, OSError) as error:
             logger.error("the status cannot be told: {}", error)
             return
@@ -299,9 +370,9 @@ class Supervisor:
         for job in self._ledger.cancelled_while_queued():
             self._end(job, JobState.CANCELLED, "cancelled", f"{job.source.name} was cancelled.")
         if self._sources_owed:
-            self._sources_owed = False
             for drop_id in self._ledger.unfinished_ends():
                 end_if_complete(self._layout, self._ledger, drop_id)
+            self._sources_owed = False
 
     def _prune_if_due(self) -> None:
         """At the first look at the folders, and then as the schedule says."""
@@ -333,7 +404,8 @@ class Supervisor:
             return False
         if self._paused() or self._given_up():
             return True
-        return self._watch.quiet() and counts[JobState.QUEUED] == self._ledger.waiting_for_machine()
+        idle = not self._ledger.work_waits(self._machine.room) and not self._ledger.cancelled_while_queued()
+        return self._watch.quiet() and idle and self._machine.failure is None
 
     def _given_up(self) -> bool:
         """Whether trouble has lasted for longer than a run with `once` waits for it to pass."""
@@ -358,6 +430,7 @@ class Supervisor:
         """Never while a folder is not the one that it was: what is missing then is only out of sight."""
         if not self._watch.open:
             return
+        check_roots(self._ledger, self._layout)
         plan = prune.rehearse(self._ledger, self._layout, self._config.retention)
         outcome = prune.apply(plan, self._ledger, self._layout)
         if outcome.removed:
@@ -370,14 +443,23 @@ class Supervisor:
         self._bury(self._pool.reap(), "died")
         self._kill_stalled()
         self._kill_deaf()
-        if self._watch.open and time.monotonic() >= self._workers_not_before:
-            self._pool.fill()
+        if not self._watch.open or time.monotonic() < self._workers_not_before:
+            return
+        if self._pool.fill():
+            self._filled_at = time.monotonic()
+        elif time.monotonic() - self._filled_at > START_SECONDS:
+            self._start_failures, self._worker_trouble = 0, ""
 
     def _bury(self, ended: list[Ended], outcome: str) -> None:
-        for worker in ended:
+        """Queue the jobs of workers that are gone; those that a full disk leaves unwritten come next time."""
+        self._unburied += [(worker, outcome) for worker in ended]
+        while self._unburied:
+            worker, outcome = self._unburied[0]
             jobs = self._ledger.running_of(worker.worker)
             for job in jobs:
                 self._queue_again(job, outcome)
+            del self._unburied[0]
+            shutil.rmtree(self._layout.scratch(worker.worker), ignore_errors=True)
             self._sources_owed = True
             if outcome == "died" and worker.exit_code not in (0, -signal.SIGTERM):
                 logger.error("worker {} ended: {}", worker.worker, _how(worker.exit_code))
@@ -414,7 +496,8 @@ class Supervisor:
         now = time.monotonic()
         for progress in self._ledger.progress():
             limit = self._silence_allowed(progress)
-            if now - progress.heartbeat_at > limit:
+            # who waited for the machine could not tell of any progress
+            if now - max(progress.heartbeat_at, self._machine.well_since) > limit:
                 logger.error("worker {} shows no progress for {:.0f} s: killed", progress.worker, limit)
                 self._pool.kill(progress.worker)
                 if _loads(progress):
@@ -423,7 +506,8 @@ class Supervisor:
     def _kill_deaf(self) -> None:
         """A worker that takes no job for a minute though there is one hangs too, and shows it in no job."""
         idle = set(self._pool.names()) - {progress.worker for progress in self._ledger.progress()}
-        wanted = idle and self._watch.open and not self._paused() and self._ledger.job_for_the_asking()
+        able = self._watch.open and not self._paused() and self._machine.failure is None
+        wanted = idle and able and self._ledger.work_waits(self._machine.room)
         now = time.monotonic()
         self._deaf_since = {name: self._deaf_since.get(name, now) for name in idle} if wanted else {}
         for name, since in self._deaf_since.items():
@@ -509,6 +593,7 @@ class Supervisor:
     def _trouble(self) -> tuple[str, ...]:
         """What keeps the work from going on."""
         known = (
+            "" if self._machine.failure is None else self._machine.failure.in_full,
             self._watch.trouble,
             self._worker_trouble,
             self._tick_trouble,
@@ -517,10 +602,19 @@ class Supervisor:
         told = tuple(dict.fromkeys(sentence for sentence in known if sentence))
         return told or ((self._status_trouble,) if self._status_trouble else ())
 
+    def _without_room(self) -> tuple[str, ...]:
+        """Why jobs wait that would be done on a larger disk."""
+        room = self._machine.room
+        jobs = self._ledger.jobs_in(JobState.QUEUED, limit=MAX_LISTED) if room else []
+        short = [(job, shortage(job.spec.need, room)) for job in jobs] if room else []
+        return tuple(f"{job.source.name} waits for room: {reason}." for job, reason in short if reason)
+
     def _snapshot(self, state: str) -> Snapshot:
         waiting = self._watch.waiting()
         shown = listed(waiting)
-        jobs = snapshot_jobs(self._ledger, self._layout, reachable=self._watch.answering)
+        jobs = snapshot_jobs(
+            self._ledger, self._layout, reachable=self._watch.answering, room=self._machine.room
+        )
         return Snapshot(
             voxspool=__version__,
             pid=os.getpid(),
@@ -532,11 +626,15 @@ class Supervisor:
         )
 
 
-def _make_state(folder: Path) -> None:
+def _make_state(layout: Layout) -> None:
+    folder = layout.state
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe_writable(folder)
+        try_writing(folder)
     except OSError as error:
+        failure = refusal(error, layout)
+        if failure.code in HEAL_BY_THEMSELVES:
+            raise failure from error
         raise EnvironmentFailure(
             f"The state folder {folder} cannot be used: {error.strerror}.",
             hint="Make it, and give it to the user that runs Voxspool.",

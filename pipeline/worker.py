@@ -11,9 +11,10 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Protocol
@@ -32,9 +33,11 @@ from pipeline.errors import (
 )
 from pipeline.events import Hook, JobEnded, emit
 from pipeline.fetch import Fetcher
-from pipeline.files import ENVIRONMENT_ERRNOS, display
-from pipeline.intake.claim import end_if_complete
-from pipeline.intake.roots import check_roots
+from pipeline.files import ENVIRONMENT_ERRNOS, sha256_of
+from pipeline.intake.claim import below, end_if_complete
+from pipeline.intake.readiness import ready
+from pipeline.intake.refused import refusal
+from pipeline.intake.roots import check_roots, prove_writable
 from pipeline.job_log import job_log
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, layout_of
@@ -42,14 +45,17 @@ from pipeline.ledger import Ledger
 from pipeline.logs import log_to
 from pipeline.outbox import Manifest, publish
 from pipeline.render import Rendering, render
+from pipeline.space import Room
 from pipeline.tallies import Tally
 from pipeline.tools import Tools
 
 IDLE_SECONDS = 0.2
 NAP_SECONDS = 0.2
 HEARTBEAT_SECONDS = 0.5
+LOOK_AGAIN_SECONDS = 2.0
+"while the machine lets no work be done"
 ENVIRONMENT_WAIT_SECONDS = 15.0
-LONGEST_WAIT_SECONDS = 600.0
+LONGEST_WAIT_SECONDS = 120.0
 "a job that the machine fails again and again is tried this seldom, and others go first"
 # What a worker reads and writes is its own: where it may not, somebody changed the folders.
 _MACHINE_ERRNOS = ENVIRONMENT_ERRNOS | {errno.EACCES, errno.EPERM}
@@ -69,10 +75,27 @@ def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, ask_to_stop)
-    log_to(config.log, layout_of(config).logs, f"worker-{slot}")
-    worker = Worker(config, name, stop=stop)
-    worker.run()
+    layout = layout_of(config)
+    log_to(config.log, layout.logs, f"worker-{slot}")
+    try:
+        with _temporary_files_in(layout.scratch(name)):
+            Worker(config, name, stop=stop).run()
+    except EnvironmentFailure as error:
+        logger.error("{}", error.in_full)
+        sys.exit(1)
     sys.exit(0)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """What libraries call temporary lies where it is cleared away, however this process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(f"{folder} cannot be made: {error.strerror}.") from error
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _die_with_parent(parent_pid: int) -> None:
@@ -130,12 +153,14 @@ class Worker:
         self._name = name
         self._stop = stop
         self._layout: Layout = layout_of(config)
-        self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
+        self._ledger = Ledger(self._layout.ledger_file, clock=time.time, create=False)
         self._hooks: list[Hook] = notify.hooks(config.notify)
         self._progress = Progress(self._ledger, self._layout, stop, worker=name)
         self._tools = Tools(self._progress.loading, _fetcher(config.fetch))
         self._owed: set[str] = set()
         self._move_at = 0.0
+        self._look_at = 0.0
+        self._hindrance = ""
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -149,12 +174,34 @@ class Worker:
         self._ledger.close()
 
     def _next(self) -> Job | None:
-        try:
-            return None if self._progress.paused() else self._ledger.claim(self._name)
-        except EnvironmentFailure as error:
-            logger.error("waits: {}", error.message)
-            self._stop.wait(ENVIRONMENT_WAIT_SECONDS)
+        """The next job, if there is one for which the machine is fit."""
+        if self._progress.paused() or time.monotonic() < self._look_at:
             return None
+        self._look_at = time.monotonic() + LOOK_AGAIN_SECONDS
+        try:
+            if self._ledger.work_waits():
+                room = self._ready()
+                self._tell_hindrance("")
+                job = self._ledger.claim(self._name, room)
+                self._look_at = 0.0 if job else self._look_at
+                return job
+            self._look_at = 0.0
+        except EnvironmentFailure as error:
+            self._tell_hindrance(error.in_full)
+        return None
+
+    def _ready(self) -> Room:
+        return ready(self._config, self._layout, self._ledger)
+
+    def _tell_hindrance(self, sentence: str) -> None:
+        """Why nothing is begun, told once; the ledger may be what is hindered."""
+        if sentence == self._hindrance:
+            return
+        if sentence:
+            logger.error("nothing is begun: {}", sentence)
+        with contextlib.suppress(EnvironmentFailure):
+            self._ledger.set_meta("trouble", sentence)
+            self._hindrance = sentence
 
     def do(self, job: Job) -> None:
         """One job from claim to its last state."""
@@ -163,10 +210,16 @@ class Worker:
         crash.point("job.taken")
         try:
             self._attempt(job)
-        except EnvironmentFailure as error:
-            self._wait_out(job, error)
-        except OSError as error:
-            self._wait_out(job, _told(error, self._layout))
+        except (EnvironmentFailure, OSError) as error:
+            self._wait_out(job, self._explained(error))
+
+    def _explained(self, error: EnvironmentFailure | OSError) -> EnvironmentFailure:
+        """What is wrong with the machine: a look at it says it better than what came out of one room."""
+        try:
+            self._ready()
+        except EnvironmentFailure as found:
+            return found
+        return error if isinstance(error, EnvironmentFailure) else refusal(error, self._layout)
 
     def _attempt(self, job: Job) -> None:
         """What raises here again is the machine's fault."""
@@ -181,9 +234,9 @@ class Worker:
             if self._stop.is_set():
                 self._give_back(job, error.message)
             else:
-                self._end(job, JobState.FAILED, error)
+                self._fail(job, error)
         except InputError as error:
-            self._end(job, JobState.FAILED, error)
+            self._fail(job, error)
         except (EnvironmentFailure, MemoryError):
             raise  # without memory a process is of no use: it ends, and the supervisor counts it
         except Exception as error:  # broad: a job must not take the worker with it
@@ -191,12 +244,24 @@ class Worker:
                 raise
             self._fail_unforeseen(job, error)
 
+    def _fail(self, job: Job, error: VoxspoolError) -> None:
+        """It counts as the job's own fault where the machine is well; what raises here is the machine's."""
+        self._ready()
+        drop = self._ledger.drop(job.drop_id)
+        assert drop is not None
+        folder = self._layout.source_folder(drop.id, drop.mode)
+        for member in drop.members:
+            with contextlib.suppress(FileNotFoundError):
+                sha256_of(folder / below(drop, member))
+        self._end(job, JobState.FAILED, error)
+
     def _give_back(self, job: Job, reason: str) -> None:
         self._ledger.release(job.id, "interrupted", worker=self._name)
         logger.info("{} {}: goes on later: {}", job.id, job.source.name, reason)
 
     def _succeed(self, job: Job) -> None:
         check_roots(self._ledger, self._layout)
+        prove_writable(self._layout, job.folder)
         drop = self._ledger.drop(job.drop_id)
         assert drop is not None
         source = self._layout.source_folder(drop.id, drop.mode)
@@ -244,10 +309,6 @@ class Worker:
 
     def _end(self, job: Job, state: JobState, error: VoxspoolError) -> None:
         """The job did not come out: its source goes to `failed/` with the reason."""
-        if state is JobState.FAILED:
-            check_roots(
-                self._ledger, self._layout
-            )  # a share that went away meanwhile is no fault of the file
         error.message = _naming(job, error.message)
         logger.warning("{} {}: {}: {}", job.id, job.source.name, state, error.message)
         self._ledger.finish(job.id, state, code=error.code, message=error.message, hint=error.hint)
@@ -259,13 +320,13 @@ class Worker:
 
     def _tidy(self, job: Job) -> None:
         """The job has ended: its own folders go, and its source if it was the last of its jobs."""
+        self._owed.add(job.drop_id)
+        self._move_at = 0.0
         shutil.rmtree(self._layout.work(job.id), ignore_errors=True)
         shutil.rmtree(self._layout.publishing(job.id), ignore_errors=True)
         crash.point("job.tidied")
         if self._ledger.meta("trouble"):
             self._ledger.set_meta("trouble", "")
-        self._owed.add(job.drop_id)
-        self._move_at = 0.0
         self._move_sources()
 
     def _move_sources(self) -> None:
@@ -277,17 +338,17 @@ class Worker:
                 end_if_complete(self._layout, self._ledger, drop_id)
                 self._owed.discard(drop_id)
         except (OSError, EnvironmentFailure) as error:
-            trouble = error if isinstance(error, EnvironmentFailure) else _told(error, self._layout)
+            trouble = self._explained(error)
             logger.error("a source cannot be brought to its last place: {}", trouble.message)
-            self._ledger.set_meta("trouble", trouble.message)
-            self._move_at = time.monotonic() + ENVIRONMENT_WAIT_SECONDS
+            self._move_at = time.monotonic() + LOOK_AGAIN_SECONDS
+            with contextlib.suppress(EnvironmentFailure):
+                self._ledger.set_meta("trouble", trouble.in_full)
 
     def _wait_out(self, job: Job, error: EnvironmentFailure) -> None:
         """The machine is at fault: the job goes back to the queue and costs no attempt."""
         logger.error("{} {}: waits: {}", job.id, job.source.name, error.message)
-        while not self._released(job, error) and not self._stop.wait(ENVIRONMENT_WAIT_SECONDS):
+        while not self._released(job, error) and not self._stop.wait(LOOK_AGAIN_SECONDS):
             pass
-        self._stop.wait(ENVIRONMENT_WAIT_SECONDS)
 
     def _released(self, job: Job, error: EnvironmentFailure) -> bool:
         """The ledger may lie on the very disk that is full."""
@@ -295,7 +356,7 @@ class Worker:
             failures = self._ledger.environment_failures(job.id)
             delay = min(ENVIRONMENT_WAIT_SECONDS * 2.0**failures, LONGEST_WAIT_SECONDS)
             self._ledger.release(job.id, "environment", worker=self._name, delay_seconds=delay)
-            self._ledger.set_meta("trouble", error.message)
+            self._ledger.set_meta("trouble", error.in_full)
             self._ledger.faults.add(code=error.code, file=job.source.name, message=error.message)
         except EnvironmentFailure as other:
             logger.error("{}", other.message)
@@ -304,9 +365,8 @@ class Worker:
 
     def _fail_unforeseen(self, job: Job, error: Exception) -> None:
         logger.error("{}", "".join(traceback.format_exception(error)))
-        self._end(
+        self._fail(
             job,
-            JobState.FAILED,
             VoxspoolError(
                 f"Voxspool made a mistake over this file: {type(error).__name__}: {error}",
                 code="internal",
@@ -326,10 +386,6 @@ def _fetcher(limits: Fetch) -> Fetcher:
         audio_max_bytes=limits.audio_max_mb * 1_000_000,
         max_seconds=limits.max_seconds,
     )
-
-
-def _told(error: OSError, layout: Layout) -> EnvironmentFailure:
-    return EnvironmentFailure(f"{display(error.filename or layout.state)}: {error.strerror or error}.")
 
 
 def _naming(job: Job, message: str) -> str:

@@ -153,7 +153,7 @@ def _refused(error: OSError) -> Exception:
             f"it cannot be moved: permission denied; give user {os.geteuid()} write access to its folder"
         )
     if error.errno in ENVIRONMENT_ERRNOS:
-        return EnvironmentFailure(f"The inbox cannot be changed: {error.strerror}.")
+        return error
     return NotReady(f"it cannot be moved now: {error.strerror}")
 
 

@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.errors import InputError, SpecError
 from pipeline.files import ENVIRONMENT_ERRNOS, display, open_beneath
 from pipeline.intake.ignore import DEFAULTS_NAMES
-from pipeline.jobs.job import Drop, JobSpec, VoiceChoice
+from pipeline.jobs.job import Drop, JobSpec, Need, VoiceChoice
 from pipeline.jobs.settings import Kind, Settings
 from pipeline.jobs.spec import (
     AUDIO_SUFFIXES,
@@ -32,9 +32,13 @@ from pipeline.jobs.spec import (
     problems_of,
 )
 from pipeline.layout import Layout
+from pipeline.space import need_of_recordings, need_of_text, recording_seconds
 from pipeline.strict_yaml import read
 from pipeline.voices import Library, LibraryVoice
 from pipeline.web_address import is_url, shown
+
+SAMPLE_BYTES = 1 << 20
+"so much of a text tells how long the rest will take"
 
 
 class Freezer:
@@ -92,6 +96,7 @@ class Freezer:
             synthesis_set=tuple(
                 as_set(cascade(request.settings, *own, *layers.values())).get("synthesis", {})
             ),
+            need=_need(request, settings, folder),
         )
 
     def _library_voice(self, named: str | None, request: Request) -> LibraryVoice | None:
@@ -175,6 +180,24 @@ def _require(folder: Path, name: str) -> BufferedReader:
         if error.errno == errno.ENOENT or error.errno in ENVIRONMENT_ERRNOS:
             raise
         raise _unreadable(name, error) from error
+
+
+def _need(request: Request, settings: Settings, folder: Path) -> Need:
+    """How much room the job will take up, from its text or from the size of its recordings."""
+    if request.text is not None:
+        return need_of_text(request.text, settings)
+    named = [request.file, *(part.file for part in request.parts)]
+    files = [name for name in named if name and not is_url(name)]
+    sizes, samples = [], []
+    for name in files:
+        with open_beneath(folder, name) as stream:
+            sizes.append(os.fstat(stream.fileno()).st_size)
+            samples.append(stream.read(SAMPLE_BYTES) if request.kind == "tts" else b"")
+    if request.kind == "tts" and samples:
+        part = max(1, len(samples[0])) / max(1, sizes[0])
+        return need_of_text(samples[0].decode("utf-8", "replace"), settings, part=part)
+    seconds = sum(recording_seconds(*item) for item in zip(files, sizes, strict=True))
+    return need_of_recordings(seconds, settings)
 
 
 def _missing(lay_in: Path, name: str) -> InputError:

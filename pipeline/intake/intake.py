@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline import crash
 from pipeline.config import Config
-from pipeline.errors import EnvironmentFailure, InputError, SpecError
+from pipeline.errors import InputError, SpecError
 from pipeline.files import ENVIRONMENT_ERRNOS, display, held_folder, stat_is_regular
 from pipeline.intake.claim import (
     Gone,
@@ -30,6 +30,7 @@ from pipeline.intake.claim import (
 )
 from pipeline.intake.freeze import Freezer, kind_of, read_yaml
 from pipeline.intake.inbox import Dropped
+from pipeline.intake.refused import refusal
 from pipeline.intake.settle import Fingerprint
 from pipeline.jobs.job import (
     Drop,
@@ -100,7 +101,7 @@ class Intake:
         `unsettled`: relative paths that are still arriving. Raises EnvironmentFailure where the disk or
         the ledger gave up; `recover` then has to finish what this pass left half done.
         """
-        with _told_as_environment(self._layout.inbox):
+        with _told_as_environment(self._layout):
             return self._accept(settled, unsettled, budget_seconds)
 
     def _accept(self, settled: Sequence[Dropped], unsettled: frozenset[str], budget_seconds: float) -> Taken:
@@ -340,7 +341,7 @@ class Intake:
 
         Raises EnvironmentFailure where the disk or the ledger does not let it; can be repeated.
         """
-        with _told_as_environment(self._layout.inbox):
+        with _told_as_environment(self._layout):
             return self._recover()
 
     def _recover(self) -> list[str]:
@@ -469,12 +470,12 @@ def _is_file(inbox: Path, relative: str) -> bool:
 
 
 @contextlib.contextmanager
-def _told_as_environment(place: Path) -> Iterator[None]:
+def _told_as_environment(layout: Layout) -> Iterator[None]:
     """What the disk refuses to us is not the fault of any one file."""
     try:
         yield
     except OSError as error:
-        raise EnvironmentFailure(f"{display(error.filename or place)}: {error.strerror or error}.") from error
+        raise refusal(error, layout) from error
 
 
 def _sentence(error: InputError, drop: Drop) -> str:

@@ -42,9 +42,13 @@ def open_folders(
     valid. With `untouched` nothing is changed in the inbox (`source: leave`). `asking` is told of each before
     it is touched. Raises RootProblem or OSError.
     """
-    for folder in (layout.inbox, layout.outbox, layout.voices):
-        with contextlib.suppress(OSError):  # a share that is away: what follows says so
-            folder.mkdir(parents=True, exist_ok=True)
+    for role in (Role.INBOX, Role.OUTBOX, Role.VOICES):
+        folder: Path = getattr(layout, role.value)
+        if (
+            remembered.get(role, remembered[Role.INBOX]) is None
+        ):  # what was there and is missing is not mounted
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
     asking(layout.inbox)
     inbox = open_root(
         layout.inbox, Role.INBOX, expected_uuid=remembered[Role.INBOX], leave_marker=not untouched

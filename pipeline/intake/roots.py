@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import EnvironmentFailure
 from pipeline.files import move_new
@@ -111,6 +111,15 @@ def memory_key(role: Role, path: Path) -> str:
     return f"root {role} {path}"
 
 
+def carries_mark(path: Path, role: Role) -> bool:
+    """Whether a folder is marked as such a root of somebody's."""
+    try:
+        marker = read_marker(path)
+    except RootProblem:
+        return False
+    return marker is not None and marker.role == role
+
+
 def open_root(
     path: Path,
     role: Role,
@@ -147,15 +156,17 @@ def open_root(
 
 
 def check_roots(ledger: Ledger, layout: Layout) -> None:
-    """Raise RootProblem unless inbox and outbox carry the marks that they are remembered by.
+    """Raise RootProblem unless state, inbox and outbox carry the marks that they are remembered by.
 
     What is missing in a folder that is away is not gone: so this is asked before anything is concluded
     from it, and before anything is written to it.
     """
-    for role, path in ((Role.INBOX, layout.inbox), (Role.OUTBOX, layout.outbox)):
-        mark = ledger.meta(memory_key(role, path))
-        if mark is not None:
-            open_root(path, role, expected_uuid=mark, leave_marker=False)
+    for role in (Role.STATE, Role.INBOX, Role.OUTBOX):
+        path: Path = getattr(layout, role.value)
+        uuid = ledger.meta(memory_key(role, path))
+        if uuid is not None:
+            _status(path, role)
+            _demand(path, role, read_marker(path), uuid)
 
 
 def _status(path: Path, role: Role) -> os.stat_result:
@@ -237,6 +248,20 @@ def _unwritable(path: Path, error: OSError) -> RootProblem:
 
 def probe_writable(path: Path) -> None:
     """Create, rename and delete a hidden file in `path`; RootProblem where one of them fails."""
+    try:
+        try_writing(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def prove_writable(layout: Layout, folder: PurePosixPath) -> None:
+    """Raise the OSError that a result in this subfolder of the outbox, or what is there of it, would meet."""
+    there = (layout.outbox / place for place in (folder, *folder.parents))
+    try_writing(next((place for place in there if place.is_dir()), layout.outbox))
+
+
+def try_writing(path: Path) -> None:
+    """The same; the OSError is passed on as it is, with the name of the folder."""
     first = path / f".{os.urandom(4).hex()}.voxspool-probe"
     second = first.with_name(first.name + "2")
     try:
@@ -247,4 +272,5 @@ def probe_writable(path: Path) -> None:
         for left in (first, second):
             with contextlib.suppress(OSError):
                 left.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        error.filename, error.filename2 = str(path), None
+        raise

@@ -24,6 +24,7 @@ from pipeline.intake.inbox import Dropped, Inbox, Scan
 from pipeline.intake.intake import Intake
 from pipeline.intake.opening import Opened, open_folders
 from pipeline.intake.probe import probe
+from pipeline.intake.refused import refusal
 from pipeline.intake.roots import Role, Root, RootProblem, memory_key
 from pipeline.intake.settle import Fingerprint, SettleRules, Settling, State
 from pipeline.intake.wakeup import Counted, Wakeup
@@ -138,12 +139,9 @@ class Watch:
             return self._look()
         except (EnvironmentFailure, OSError) as error:
             self._close_roots()
-            told = (
-                error if isinstance(error, EnvironmentFailure) else EnvironmentFailure(f"The inbox: {error}.")
-            )
             if isinstance(error, RootProblem):
                 self._down = {self._asked}
-            self._tell(told)
+            self._tell(error if isinstance(error, EnvironmentFailure) else refusal(error, self._layout))
             self._next_at = self._clock() + ROOT_RETRY_SECONDS
             return ()
 

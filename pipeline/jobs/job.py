@@ -73,6 +73,15 @@ class VoiceChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Room that a job is expected to take up (`space` estimates it); all zero: not known."""
+
+    state_bytes: int = 0
+    state_files: int = 0
+    outbox_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """What is to be done: frozen, and all that a worker needs to know."""
 
@@ -94,6 +103,7 @@ class JobSpec:
     synthesis_set: tuple[str, ...] = ()
     "names of synthesis settings that the job, its voice or its folder set"
     warnings: tuple[str, ...] = ()
+    need: Need = Need()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,5 +188,6 @@ def spec_from_json(text: str) -> JobSpec:
             "parts": tuple(Part(**part) for part in fields["parts"]),
             "warnings": tuple(fields["warnings"]),
             "synthesis_set": tuple(fields["synthesis_set"]),
+            "need": Need(**fields.get("need", {})),
         }
     )

@@ -18,7 +18,13 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "ignore": (),
         "wait_for_parts_seconds": 900.0,
     },
-    "workers": {"count": 1, "max_attempts": 3, "stall_seconds": 600.0, "stop_seconds": 60.0},
+    "workers": {
+        "count": 1,
+        "max_attempts": 3,
+        "stall_seconds": 600.0,
+        "stop_seconds": 60.0,
+        "min_free_mb": 64.0,
+    },
     "models": {"load_seconds": 300.0},
     "fetch": {"voice_max_mb": 50, "audio_max_mb": 500, "max_seconds": 600.0},
     "retention": {

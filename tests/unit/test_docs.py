@@ -364,7 +364,7 @@ def test_manifest_page_has_every_field_of_the_status(tmp_path: Path, ledger: Led
             **jobs,
             "running": [running_entry(progress)],
             "failed": [{"path": "p", "job": "j", "reason": "r"}],
-            "queued": [{"job": "j", "source": "s", "priority": "low"}],
+            "queued": [{"job": "j", "source": "s", "priority": "low", "reason": "r"}],
             "errors": [error_entry(Kind(code="c", count=1, last=(fault,)))],
             "not_listed": {**jobs["not_listed"], "waiting": 0},
         },

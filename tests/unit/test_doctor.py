@@ -426,7 +426,7 @@ def test_a_damaged_ledger_is_told(config: Config, layout: Layout) -> None:
     found = about(examine(config, machine()), "the ledger is damaged")
     assert found.level == "fail" and ".recover" in found.advice
     layout.ledger_file.write_bytes(b"this is no database, " * 1000)
-    found = about(examine(config, machine()), "cannot be opened")
+    found = about(examine(config, machine()), "is damaged: file is not a database")
     assert found.level == "fail" and found.advice
 
 

@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 from ledger_samples import Clock, a_drop, a_job, publish, submit
 
-from pipeline.errors import EnvironmentFailure, Interrupted
-from pipeline.jobs.job import DropState, JobState
+from pipeline.errors import EnvironmentFailure, Interrupted, LedgerDamaged
+from pipeline.jobs.job import DropState, JobState, Need
 from pipeline.ledger import Ledger
 from pipeline.results import ResultFile
+from pipeline.space import Room
 
 HERE = PurePosixPath(".")
 
@@ -248,11 +249,45 @@ def test_a_job_that_waits_for_the_machine_lets_others_go_first(ledger: Ledger, c
     ledger.claim("w")
     ledger.release("d1-0", "environment", worker="w", delay_seconds=30)
     assert ledger.claim("w") is None
-    assert ledger.waiting_for_machine() == 1
+    assert not ledger.work_waits()
     assert ledger.environment_failures("d1-0") == 1
     clock.now += 31
-    assert ledger.waiting_for_machine() == 0
+    assert ledger.work_waits()
     assert ledger.claim("w") is not None
+
+
+def test_a_mended_machine_is_not_waited_for(ledger: Ledger) -> None:
+    """Every job that waits for its next try may be taken at once."""
+    submit(ledger, a_job())
+    ledger.claim("w")
+    ledger.release("d1-0", "environment", worker="w", delay_seconds=1e6)
+    ledger.try_again_at_once()
+    assert ledger.claim("w") is not None
+
+
+def test_a_job_without_room_lets_smaller_ones_go_first(ledger: Ledger) -> None:
+    """On each disk, by bytes and by files, beside what those that run may still need."""
+    large = replace(a_job().spec, need=Need(state_bytes=700, state_files=7, outbox_bytes=70))
+    small = replace(a_job().spec, need=Need(state_bytes=200, state_files=2, outbox_bytes=20))
+    submit(ledger, *(a_job(f"d1-{n}", index=n, spec=spec) for n, spec in enumerate((large, small, small))))
+    enough = Room(state_bytes=1000, state_files=10, outbox_bytes=100)
+    for lacking in ("state_bytes", "state_files", "outbox_bytes"):
+        scarce = replace(enough, **{lacking: getattr(small.need, lacking)})
+        taken = ledger.claim("w", scarce)
+        assert taken is not None and taken.index == 1
+        assert ledger.claim("w", scarce) is None, "what the running one needs is not there twice"
+        assert not ledger.work_waits(scarce) and ledger.work_waits(enough)
+        ledger.release(taken.id, "interrupted")
+    taken = ledger.claim("w", enough)
+    assert taken is not None and taken.index == 0
+
+
+def test_a_job_from_before_estimates_is_not_held_up(ledger: Ledger) -> None:
+    """Its need is not known."""
+    submit(ledger, a_job())
+    ledger._db.rows("UPDATE jobs SET spec = json_remove(spec, '$.need')")
+    job = ledger.claim("w", Room(state_bytes=0, state_files=0, outbox_bytes=0))
+    assert job is not None and job.spec.need == Need()
 
 
 def test_a_cancelled_job_is_not_handed_out(ledger: Ledger) -> None:
@@ -507,9 +542,9 @@ def test_a_damaged_ledger_is_an_environment_failure_when_read_and_written(tmp_pa
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)
     path.write_bytes(data)
-    with pytest.raises(EnvironmentFailure, match="cannot be used"):
+    with pytest.raises(LedgerDamaged, match="is damaged: "):
         reopened.jobs_in(JobState.QUEUED)
-    with pytest.raises(EnvironmentFailure, match="cannot be used"):
+    with pytest.raises(LedgerDamaged, match="is damaged: "):
         reopened.claim("w")
     reopened.close()
 

@@ -80,6 +80,7 @@ def shop(config: Config, layout: Layout, ledger: Ledger, monkeypatch: pytest.Mon
     """With an engine and a recogniser of the test's own, and no wait for a disk to be mended."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
     monkeypatch.setattr(room, "ENVIRONMENT_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(room, "LOOK_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr("pipeline.booth.GENERATION_RETRY_SECONDS", 0.0)
     made = Shop(config, layout, ledger)
     yield made
@@ -170,11 +171,13 @@ def test_a_job_that_does_not(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (EnvironmentFailure("The disk is full."), "The disk is full."),
-        (OSError(errno.ENOSPC, "No space left on device", "/x/cache"), "/x/cache: No space left on device."),
-        (OSError(errno.EROFS, "Read-only file system"), "state: Read-only file system."),
-        (OSError(errno.ESTALE, "Stale file handle", "/x"), "/x: Stale file handle."),
-        (PermissionError(errno.EACCES, "Permission denied", "/x/outbox"), "/x/outbox: Permission denied."),
+        (EnvironmentFailure("The disk is full.", hint="Make room."), "The disk is full. Make room."),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/cache"), "The disk of /x/cache is full."),
+        (OSError(errno.EROFS, "Read-only file system"), "state is read-only."),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "state is used up."),
+        (OSError(errno.EIO, "Input/output error"), "state fails (Input/output error)."),
+        (OSError(errno.ESTALE, "Stale file handle", "/x"), "The share of /x does not answer"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/outbox"), "Access to /x/outbox is denied."),
     ],
 )
 @pytest.mark.parametrize("where", ["render", "publish"])
@@ -187,7 +190,7 @@ def test_the_machine_s_faults_cost_the_job_nothing(
         patch.setattr(room, where, raising(error))
         for _ in range(4):
             assert shop.work().state is JobState.QUEUED
-        assert (shop.ledger.meta("trouble") or "").endswith(said)
+        assert said in (shop.ledger.meta("trouble") or "")
     assert set(shop.outcomes()) == {"environment"}
     assert not shop.layout.failed.exists()
     assert shop.work().state is JobState.DONE
@@ -252,14 +255,13 @@ def test_a_source_that_cannot_be_moved_is_moved_later(
         patch.setattr(room, "end_if_complete", raising(OSError(code, os.strerror(code), "/x/failed")))
         job = shop.work()
         assert job.state is (JobState.FAILED if fails else JobState.DONE)
-        assert shop.ledger.meta("trouble") == f"/x/failed: {os.strerror(code)}."
+        assert "/x/failed" in (shop.ledger.meta("trouble") or "")
         second = shop.drop("other.txt")
         assert shop.work().id == second.id
     assert bytes_somewhere(shop.layout, TEXT.encode())
     shop.worker._move_sources()
-    assert (
-        {drop.state for drop in shop.ledger.drops_in(*DropState)} == {"done", "failed"} if fails else {"done"}
-    )
+    ended = {drop.state for drop in shop.ledger.drops_in(*DropState)}
+    assert ended == ({"done", "failed"} if fails else {"done"})
     assert shop.ledger.claim("1-test") is None
 
 

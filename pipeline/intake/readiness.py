@@ -1,0 +1,126 @@
+"""Whether work can be done now: are the roots themselves, can they be written, is there room?
+
+Knows roots and disks; nothing of jobs. Invariant: what it finds is the machine's fault, told as an
+EnvironmentFailure with what to do, and it leaves nothing behind.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.errors import EnvironmentFailure, LedgerDamaged
+from pipeline.files import shown_size
+from pipeline.intake.refused import GOES_ON, read_only, refusal
+from pipeline.intake.roots import Role, check_roots, memory_key, try_writing
+from pipeline.layout import HIDDEN, Layout
+from pipeline.ledger import Ledger
+from pipeline.space import MIN_FREE_FILES, Room, look, room
+
+LOOK_SECONDS = 2.0
+LATE_SECONDS = 15.0
+
+
+def ready(config: Config, layout: Layout, ledger: Ledger, *, try_all: bool = True) -> Room:
+    """What jobs may take up now; raises EnvironmentFailure where nothing can be done at all.
+
+    With `try_all` a file is written to each root.
+    """
+    min_free_bytes = config.workers.min_free_bytes
+    written = [Role.STATE, Role.OUTBOX] + [Role.INBOX] * (config.intake.source != "leave")
+    try:
+        check_roots(ledger, layout)
+        for role in written:
+            _refuse_read_only(layout, role)
+        for role in (Role.STATE, Role.OUTBOX):
+            _refuse_full(layout, role, min_free_bytes)
+        for role in written if try_all else ():
+            _try_writing(layout, role)
+        return room(layout, min_free_bytes)
+    except OSError as error:
+        raise refusal(error, layout) from error
+
+
+class Machine:
+    """The daemon's eye on the machine: what keeps all work from being done, and when that has passed."""
+
+    def __init__(self, layout: Layout, ledger: Ledger, *, clock: Callable[[], float]) -> None:
+        self._layout = layout
+        self._ledger = ledger
+        self._clock = clock
+        self._looked_at = clock()
+        self._next_at = 0.0
+        self.failure: EnvironmentFailure | None = None
+        self.room: Room | None = None
+        "what jobs may take up; None: nothing can be done"
+        self.well_since = clock()
+        "since when work could be done without a break; in seconds of the clock"
+
+    def look(self, config: Config) -> bool:
+        """Look again if it is time to; tells whether what was wrong is mended.
+
+        Files are written only while something is known to be wrong: idle disks may sleep.
+        """
+        now = self._clock()
+        if now < self._next_at or not self._opened():
+            return False
+        if now - self._looked_at > LATE_SECONDS:
+            self.well_since = now  # a disk that did not answer held us up
+        before = self.failure
+        try:
+            troubled = before is not None or bool(self._ledger.meta("trouble"))
+            self.room = ready(config, self._layout, self._ledger, try_all=troubled)
+            self.failure = None
+        except LedgerDamaged:
+            raise
+        except EnvironmentFailure as error:
+            self.failure, self.room, self.well_since = error, None, now
+        self._looked_at = self._clock()
+        self._next_at = self._looked_at + LOOK_SECONDS
+        return before is not None and self.failure is None
+
+    def _opened(self) -> bool:
+        """Whether the folders were ever there: before the first start they need not be."""
+        return self._ledger.meta(memory_key(Role.OUTBOX, self._layout.outbox)) is not None
+
+    def wait(self) -> None:
+        """A root does not answer, and who looks at it may never come back."""
+        self.well_since = self._looked_at = self._clock()
+
+
+def _try_writing(layout: Layout, role: Role) -> None:
+    """Where a sync program does not look. Work on what was taken needs no room in the inbox."""
+    root: Path = getattr(layout, role.value)
+    folder = root if role is Role.STATE else root / HIDDEN
+    try:
+        folder.mkdir(exist_ok=True)
+        try_writing(folder)
+    except OSError as error:
+        if role is not Role.INBOX or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def _refuse_read_only(layout: Layout, role: Role) -> None:
+    root: Path = getattr(layout, role.value)
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        raise read_only(f"the {role} {root}", root)
+
+
+def _refuse_full(layout: Layout, role: Role, min_free_bytes: int) -> None:
+    root: Path = getattr(layout, role.value)
+    free = look(root)
+    if free.bytes <= min_free_bytes:
+        raise EnvironmentFailure(
+            f"The disk of the {role} {root} is full: {shown_size(free.bytes)} of it are left,"
+            f" and {shown_size(min_free_bytes)} are kept.",
+            hint=f"Make room there. {GOES_ON}",
+            code="disk_full",
+        )
+    if free.files <= MIN_FREE_FILES:
+        raise EnvironmentFailure(
+            f"The disk of the {role} {root} takes no more files: its inodes are used up but for"
+            f" {free.files:.0f}, and {MIN_FREE_FILES} are kept.",
+            hint=f"Make room there by removing small files. {GOES_ON}",
+            code="inodes_full",
+        )
