@@ -29,10 +29,8 @@ def explain(
     layout = layout_of(config)
     silent = [root for root in (layout.inbox, layout.outbox) if not answers(root, PATIENCE_SECONDS)]
     if silent:
-        return [
-            f"{display(silent[0])} does not answer, so nothing can be said of {display(path)}. Voxspool goes on"
-            " by itself when it does; `python daemon.py doctor` says what to do."
-        ]
+        told = f"{display(silent[0])} does not answer, so nothing can be said of {display(path)}."
+        return [told, "Voxspool goes on by itself when it does; `python daemon.py doctor` says what to do."]
     told = list(_about(path, layout, config, ledger, status))
     if not told:
         told = [f"{display(path)} is neither in the inbox nor in the outbox, and was never seen there."]
