@@ -20,7 +20,7 @@ from rich.live import Live
 
 from pipeline import __version__, audit, doctor, prune, retention
 from pipeline.config import load_config
-from pipeline.errors import InputError
+from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.explain import explain
 from pipeline.files import display, exclusive_lock, move_new, sha256_of, shown_size
 from pipeline.intake.claim import below
@@ -198,10 +198,20 @@ def _status(layout: Layout) -> dict[str, Any]:
 
 
 def _daemon_runs(layout: Layout) -> bool:
+    _demand_state(layout)
     if not layout.lock_file.exists():
         return False
     with exclusive_lock(layout.lock_file) as free:
         return not free
+
+
+def _demand_state(layout: Layout) -> None:
+    """The state belongs to whoever runs Voxspool; as somebody else one may drop files and read results."""
+    if layout.state.is_dir() and not os.access(layout.state, os.R_OK | os.W_OK | os.X_OK):
+        raise EnvironmentFailure(
+            f"The state folder {layout.state} belongs to another user.",
+            hint="Type the command as that user; for the service: sudo voxspool status",
+        )
 
 
 def explain_path(options: argparse.Namespace) -> int:
@@ -371,4 +381,5 @@ def prune_files(options: argparse.Namespace) -> int:
 
 
 def _ledger(layout: Layout) -> Ledger:
+    _demand_state(layout)
     return Ledger(layout.ledger_file, clock=time.time)

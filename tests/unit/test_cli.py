@@ -9,6 +9,7 @@ from ledger_samples import a_job, submit
 from pipeline import cli, doctor
 from pipeline.config import Config
 from pipeline.doctor import Finding
+from pipeline.errors import EnvironmentFailure
 from pipeline.files import exclusive_lock
 from pipeline.jobs.job import JobState
 from pipeline.layout import Layout
@@ -26,6 +27,17 @@ def config_file(tmp_path: Path, config: Config) -> Path:
 def run(config_file: Path, *words: str) -> int:
     """One command line."""
     return cli.main(["--config", str(config_file), *words])
+
+
+@pytest.mark.parametrize("words", [("status",), ("explain", "a.txt"), ("audit",), ("cancel", "a.txt")])
+def test_who_may_not_look_into_the_state_is_told_so(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """The folders are for a group, the state is for the daemon's user alone."""
+    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)
+    with pytest.raises(EnvironmentFailure, match="belongs to another user") as caught:
+        run(config_file, *words)
+    assert "sudo voxspool" in caught.value.hint
 
 
 # -- cancel -------------------------------------------------------------------------------------------
