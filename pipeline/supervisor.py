@@ -393,6 +393,7 @@ class Supervisor:
     def _tell(self, job: Job) -> None:
         logger.warning("{} {}: {}: {}", job.id, job.source.name, job.state, job.error_message)
         emit(notify.unsuccessful(job), self._hooks)
+        self._prove_life()  # the command that is told may take its time, once for each of many jobs
 
     def _paused(self) -> bool:
         return self._watch.paused()

@@ -1,13 +1,17 @@
-"""What a reload leaves alone."""
+"""What the supervisor does between the large steps: what a reload leaves alone, what it proves meanwhile."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from ledger_samples import a_job
 
 from pipeline.config import load_config
+from pipeline.events import JobEnded
 from pipeline.ledger import Ledger
 from pipeline.pools.base import Ended
+from pipeline.sd_notify import Systemd
 from pipeline.supervisor import Supervisor
 
 
@@ -77,3 +81,22 @@ def test_a_refused_reload_is_told_until_one_is_taken_over(supervisor: Supervisor
     supervisor._reload()
     assert supervisor._snapshot("running").notes == ()
     assert supervisor._status_line("running") == "nothing to do"
+
+
+def test_many_failures_do_not_silence_the_watchdog(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each runs a command that may take seconds, and a hundred may come in one tick."""
+    pings: list[float] = []
+    now = [0.0]
+    systemd = Systemd("nobody", watchdog_seconds=300.0, clock=lambda: now[0])
+    monkeypatch.setattr(systemd, "_send", lambda *lines: pings.append(now[0]) or True)
+    supervisor._systemd = systemd
+
+    def slow_command(_event: JobEnded) -> None:
+        now[0] += 10.0
+
+    supervisor._hooks = [slow_command]
+    for _ in range(100):
+        supervisor._tell(a_job())
+    assert max(later - sooner for sooner, later in pairwise(pings)) <= 110.0 and len(pings) > 8
