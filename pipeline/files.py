@@ -25,7 +25,8 @@ ENVIRONMENT_ERRNOS = frozenset(
 )
 # Filesystems that cannot fsync a directory or make a hard link answer with one of these.
 _UNSUPPORTED_ERRNOS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS})
-_NO_LINK_ERRNOS = _UNSUPPORTED_ERRNOS | {errno.EMLINK}
+# rclone's mounts say EIO; where that is meant, what is tried instead of a link says it again
+_NO_LINK_ERRNOS = _UNSUPPORTED_ERRNOS | {errno.EMLINK, errno.EIO}
 
 
 def fsync_dir(path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_write_does_not_follow_a_link(tmp_path: Path) -> None:
     assert not target.is_symlink()
 
 
-@pytest.mark.parametrize("code", [None, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+@pytest.mark.parametrize("code", [None, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EIO])
 def test_link_or_copy_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_copy_that_fails_is_taken_back(tmp_path: Path, monkeypatch: pytest.Mon
     assert names(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("code", [None, errno.EPERM])
+@pytest.mark.parametrize("code", [None, errno.EPERM, errno.EIO])
 def test_a_move_leaves_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None) -> None:
     """After a move only the target is there, with links and without."""
     if code:
