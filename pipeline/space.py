@@ -15,9 +15,11 @@ from pipeline.files import shown_size
 from pipeline.jobs.job import Need
 from pipeline.jobs.settings import Settings
 from pipeline.layout import Layout
+from pipeline.mounts import mount_of, read_mounts
 
 MARGIN = 1.5
 "what is estimated is multiplied by this, as Postfix does"
+RCLONE = "fuse.rclone"
 MIN_FREE_FILES = 64
 "files that must still fit on a disk before a job is started"
 # Measured with espeak-ng at 150 words a minute (bench/space.py): prose takes 0.066 to 0.09 s a character;
@@ -75,7 +77,9 @@ class Room:
 def look(path: Path) -> Free:
     """Ask the disk that `path` lies on; OSError where it does not answer."""
     disk = os.statvfs(path)
-    return Free(bytes=disk.f_bavail * disk.f_frsize, files=disk.f_favail if disk.f_files else float("inf"))
+    # rclone's mounts say at all times that no more files fit
+    counted = disk.f_files and (disk.f_favail or mount_of(str(path), read_mounts()).filesystem != RCLONE)
+    return Free(bytes=disk.f_bavail * disk.f_frsize, files=disk.f_favail if counted else float("inf"))
 
 
 def room(layout: Layout, min_free_bytes: int) -> Room:
