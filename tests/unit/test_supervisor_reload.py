@@ -1,5 +1,6 @@
 """What the supervisor does between the large steps: what a reload leaves alone, what it proves meanwhile."""
 
+import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,6 @@ from ledger_samples import a_job
 
 from pipeline.config import load_config
 from pipeline.events import JobEnded
-from pipeline.ledger import Ledger
 from pipeline.pools.base import Ended
 from pipeline.sd_notify import Systemd
 from pipeline.supervisor import Supervisor
@@ -46,13 +46,17 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def supervisor(file: Path, ledger: Ledger) -> Iterator[Supervisor]:
-    """One that has just begun to use its configuration."""
+def supervisor(file: Path) -> Iterator[Supervisor]:
+    """One that has just started and not yet looked at anything."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     made = Supervisor(load_config(file), pool=NoWorkers())
-    made._ledger = ledger
-    made._use(load_config(file))
+    made._layout.state.mkdir()
+    made._startup()
     yield made
     made._watch.close()
+    made._ledger.close()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_a_reload_does_not_put_off_the_next_pruning(supervisor: Supervisor, file: Path) -> None:
