@@ -6,6 +6,7 @@ always an answer, and it says what to do if anything is to be done.
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,16 @@ from pipeline.status import moment
 PATIENCE_SECONDS = 3.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """Where to look a file up."""
+
+    layout: Layout
+    ledger: Ledger
+    short: Mapping[str, str]
+    "which queued jobs wait for room, and how much, by the last status"
+
+
 def explain(
     path: Path, config: Config, ledger: Ledger, status: Mapping[str, Any] | None, daemon_runs: bool
 ) -> list[str]:
@@ -29,9 +40,11 @@ def explain(
     layout = layout_of(config)
     silent = [root for root in (layout.inbox, layout.outbox) if not answers(root, PATIENCE_SECONDS)]
     if silent:
-        told = f"{display(silent[0])} does not answer, so nothing can be said of {display(path)}."
-        return [told, "Voxspool goes on by itself when it does; `python daemon.py doctor` says what to do."]
-    told = list(_about(path, layout, config, ledger, status))
+        silence = f"{display(silent[0])} does not answer, so nothing can be said of {display(path)}."
+        return [silence, "Voxspool goes on by itself when it does; `python daemon.py doctor` says what to do."]
+    short = {entry["job"]: entry["reason"] for entry in (status or {}).get("queued", ()) if "reason" in entry}
+    known = _Known(layout=layout, ledger=ledger, short=short)
+    told = list(_about(path, known, config, status))
     if not told:
         told = [f"{display(path)} is neither in the inbox nor in the outbox, and was never seen there."]
     if not daemon_runs:
@@ -43,19 +56,18 @@ def explain(
     return told
 
 
-def _about(
-    path: Path, layout: Layout, config: Config, ledger: Ledger, status: Mapping[str, Any] | None
-) -> Iterator[str]:
+def _about(path: Path, known: _Known, config: Config, status: Mapping[str, Any] | None) -> Iterator[str]:
+    layout, ledger = known.layout, known.ledger
     absolute = _absolute(path, layout)
     inside, below = _relative(absolute, layout.inbox), _relative(absolute, layout.outbox)
     if inside is not None and inside.partition("/")[0] == HIDDEN:
-        yield from _our_folder(PurePosixPath(inside), layout, ledger)
+        yield from _our_folder(PurePosixPath(inside), known)
     elif inside is not None:
         if os.path.lexists(absolute) and not _was_left(inside, absolute, ledger):
             yield from _waiting(inside, absolute, config, status)
-        yield from _taken(inside, layout, ledger)
+        yield from _taken(inside, known)
     elif below is not None:
-        yield from _in_outbox(below, absolute, layout, ledger)
+        yield from _in_outbox(below, absolute, known)
     elif _relative(absolute, layout.voices) is not None:
         yield f"{display(path)} lies in the voices folder: jobs may name it, nothing else is done with it."
     elif _relative(absolute, layout.state) is not None:
@@ -109,38 +121,38 @@ def _unlisted(status: Mapping[str, Any]) -> str:
     return f"{told}: it has come or changed since then."
 
 
-def _our_folder(inside: PurePosixPath, layout: Layout, ledger: Ledger) -> Iterator[str]:
+def _our_folder(inside: PurePosixPath, known: _Known) -> Iterator[str]:
     """A file below the hidden folder, where a drop's own folder has the drop's id."""
     shown = display(str(inside))
-    drop = ledger.drop(inside.parts[2]) if len(inside.parts) > 3 else None
+    drop = known.ledger.drop(inside.parts[2]) if len(inside.parts) > 3 else None
     if drop is None:
         yield f"{shown} lies in Voxspool's own folder: it was taken already. Leave it alone."
         return
     yield f"{shown} lies in Voxspool's own folder."
-    yield _drop(drop, layout, ledger)
+    yield _drop(drop, known)
 
 
 # -- taken -------------------------------------------------------------------------------------
 
 
-def _taken(relative: str, layout: Layout, ledger: Ledger) -> Iterator[str]:
+def _taken(relative: str, known: _Known) -> Iterator[str]:
     """The newest drop of this name, be it that of a job file that named it."""
-    own, along = ledger.drops_of(relative)[:1], ledger.drops_with(relative)[:1]
+    own, along = known.ledger.drops_of(relative)[:1], known.ledger.drops_with(relative)[:1]
     if along and (not own or own[0].claimed_at < along[0].claimed_at):
         yield f"{display(relative)} was taken along with {display(along[0].relative)}, which names it."
         own = along
-    yield from (_drop(drop, layout, ledger) for drop in own)
+    yield from (_drop(drop, known) for drop in own)
 
 
-def _drop(drop: Drop, layout: Layout, ledger: Ledger) -> str:
+def _drop(drop: Drop, known: _Known) -> str:
     taken = f"{display(drop.relative)} was taken at {moment(drop.claimed_at)} ({drop.id})."
-    jobs = ledger.jobs_of(drop.id)
+    jobs = known.ledger.jobs_of(drop.id)
     if drop.state is DropState.CLAIMING or not jobs:
         return f"{taken} It is being read."
     if drop.state is DropState.FAILED:
-        return f"{taken} {_failed(drop, jobs, layout)}".rstrip()
-    told = " ".join(_job(job, layout, ledger) for job in jobs)
-    return f"{taken} {told} {_source(drop, jobs, layout)}".rstrip()
+        return f"{taken} {_failed(drop, jobs, known.layout)}".rstrip()
+    told = " ".join(_job(job, known) for job in jobs)
+    return f"{taken} {told} {_source(drop, jobs, known.layout)}".rstrip()
 
 
 def _failed(drop: Drop, jobs: list[Job], layout: Layout) -> str:
@@ -168,27 +180,29 @@ def _source(drop: Drop, jobs: list[Job], layout: Layout) -> str:
     return f"The file {'lies at' if os.path.lexists(place) else 'was taken away from'} {display(place)}."
 
 
-def _job(job: Job, layout: Layout, ledger: Ledger) -> str:
+def _job(job: Job, known: _Known) -> str:
     match job.state:
         case JobState.QUEUED:
-            return f"Its job {job.id} is queued with priority {job.priority}{_why_queued(job, ledger)}."
+            return f"Its job {job.id} is queued with priority {job.priority}{_why_queued(job, known)}."
         case JobState.RUNNING:
-            return f"Its job {job.id} is being worked on{_how_far(job, ledger)}."
+            return f"Its job {job.id} is being worked on{_how_far(job, known.ledger)}."
         case JobState.DONE:
-            return f"Its job {job.id} is done{_result(job, layout, ledger)}."
+            return f"Its job {job.id} is done{_result(job, known)}."
         case _:
             return f"Its job {job.id} {job.state}: {job.error_message}"
 
 
-def _why_queued(job: Job, ledger: Ledger) -> str:
-    why = ledger.why_queued(job.id)
+def _why_queued(job: Job, known: _Known) -> str:
+    why = known.ledger.why_queued(job.id)
     if why is None:
         return ""
     if why.cancel_requested:
         return " and is about to be cancelled"
     if why.not_before is not None:
-        reason = (ledger.meta("trouble") or "the machine was at fault").rstrip(".")
+        reason = (known.ledger.meta("trouble") or "the machine was at fault").rstrip(".")
         return f"; it is tried again at {moment(why.not_before)}, since the machine was at fault: {reason}"
+    if short := known.short.get(job.id):
+        return f"; it waits for room: {short}"
     if why.same_name is not None:
         return f"; it waits for job {why.same_name}, whose result has the same name"
     if why.ahead:
@@ -206,15 +220,15 @@ def _how_far(job: Job, ledger: Ledger) -> str:
     return ""
 
 
-def _result(job: Job, layout: Layout, ledger: Ledger) -> str:
+def _result(job: Job, known: _Known) -> str:
     """What stands in the outbox of it today."""
     name = f"{job.folder / job.stem}.json"
-    result = ledger.results.find(job.folder, job.stem)
+    result = known.ledger.results.find(job.folder, job.stem)
     if result is None:
         return "; its result was pruned since, as `retention` in config.yaml says"
     if result.job_id != job.id:
         return f"; job {result.job_id}, of a later drop, took its result's place"
-    if not os.path.lexists(layout.outbox / name):
+    if not os.path.lexists(known.layout.outbox / name):
         return f"; somebody took {display(name)} out of the outbox since"
     return f": see {display(name)} in the outbox"
 
@@ -222,21 +236,21 @@ def _result(job: Job, layout: Layout, ledger: Ledger) -> str:
 # -- in the outbox -----------------------------------------------------------------------------
 
 
-def _in_outbox(relative: str, path: Path, layout: Layout, ledger: Ledger) -> Iterator[str]:
+def _in_outbox(relative: str, path: Path, known: _Known) -> Iterator[str]:
     below = PurePosixPath(relative)
     if not os.path.lexists(path):
-        jobs = ledger.jobs_named(below.parent, below.stem)[:1]
-        yield from (f"{display(relative)} is not there. {_job(job, layout, ledger)}" for job in jobs)
-    elif path == layout.status_file:
+        jobs = known.ledger.jobs_named(below.parent, below.stem)[:1]
+        yield from (f"{display(relative)} is not there. {_job(job, known)}" for job in jobs)
+    elif path == known.layout.status_file:
         yield f"{display(relative)} is the daemon's own: `python daemon.py status` shows it."
     elif below.parts[0] == HIDDEN:
         yield f"{display(relative)} is being made, or left over from that. Leave it alone."
-    elif below.parts[0] == layout.failed.name:
+    elif below.parts[0] == known.layout.failed.name:
         note = note_paths(path)[0]
         beside = f"failed; {note.name} beside it says why" if note.exists() else "lies among what failed"
         yield f"{display(relative)} {beside}."
     else:
-        yield _made_by(below, path, ledger)
+        yield _made_by(below, path, known.ledger)
 
 
 def _made_by(below: PurePosixPath, path: Path, ledger: Ledger) -> str:

@@ -1,18 +1,18 @@
 """Room on the disks, in bytes and in files.
 
-Knows the limits below which a disk is called full; what the daemon then does is not known here.
+Below what the daemon keeps free it does no work: that fails. Above it jobs wait that need more than the
+rest, so that a little room is worth a warning.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.doctor.finding import Finding, failure, warning, well
 from pipeline.files import display, shown_size
+from pipeline.space import MIN_FREE_FILES, look
 
-LOW_BYTES, NO_BYTES = 2_000_000_000, 200_000_000
-LOW_FILES, NO_FILES = 1_000, 10
+LOW_BYTES, LOW_FILES = 2_000_000_000, 1_000
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -23,22 +23,21 @@ def examine(config: Config) -> Iterator[Finding]:
         if path.is_dir():  # told elsewhere if not
             disks.setdefault(path.stat().st_dev, []).append(name)
     for names in disks.values():
-        yield from _disk(", ".join(names), paths[names[0]])
+        yield from _disk(", ".join(names), paths[names[0]], config.workers.min_free_bytes)
 
 
-def _disk(names: str, path: Path) -> Iterator[Finding]:
-    disk = os.statvfs(path)
-    free = disk.f_bavail * disk.f_frsize
-    what = f"{shown_size(free)} free for the {names}"
+def _disk(names: str, path: Path, kept_bytes: int) -> Iterator[Finding]:
+    free = look(path)
+    what = f"{shown_size(free.bytes)} free for the {names}"
     advice = (
         f"See what is large: sudo du -xh '{display(path)}' | sort -h | tail. python daemon.py prune removes"
         " old results; retention in config.yaml says which."
     )
-    if free >= LOW_BYTES:
+    if free.bytes >= LOW_BYTES:
         yield well(what)
     else:
-        yield failure(what, advice) if free < NO_BYTES else warning(what, advice)
-    if disk.f_files and disk.f_favail < LOW_FILES:
-        what = f"{disk.f_favail} more files fit on the disk of the {names} (inodes)"
+        yield failure(what, advice) if free.bytes <= kept_bytes else warning(what, advice)
+    if free.files < LOW_FILES:
+        what = f"{free.files:.0f} more files fit on the disk of the {names} (inodes)"
         advice = f"Remove small files there (df -i '{display(path)}'), or use another disk."
-        yield failure(what, advice) if disk.f_favail < NO_FILES else warning(what, advice)
+        yield failure(what, advice) if free.files <= MIN_FREE_FILES else warning(what, advice)

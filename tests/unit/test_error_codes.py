@@ -64,7 +64,7 @@ def values(tree: ast.AST, takers: dict[str, int | None]) -> Iterator[ast.expr]:
         elif isinstance(node, ast.Assign) and is_code(node.targets[0]):
             if handed_on or id(node) in members or isinstance(node.targets[0], ast.Attribute):
                 yield node.value
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and handed_on:
             yield from (
                 ast.Tuple([node.value, ast.Constant(index)])  # "this element of what that gives"
                 for index, target in enumerate(node.targets[0].elts)
@@ -153,7 +153,8 @@ def test_the_section_is_where_the_status_page_points() -> None:
         ("T = {1: ('is', 'one'), 2: ('was', 'two')}\nwhat, code = T[1]\nE('x', code=code)", {"one", "two"}),
         ("code = string_at(1)\nf(code)", set()),
         ("def f():\n    code = 'one'\n    raise E('x', code=code)", {"one"}),
-        ("T: dict = {1: ('one',)}\n(code,) = T[1]", {"one"}),
+        ("T: dict = {1: ('one',)}\n(code,) = T[1]\nE('x', code=code)", {"one"}),
+        ("code, child = child.returncode, None\nend(code)", set()),
         ("Failure(code=job.error_code or 'one')\nE(code=error.code)\nE(code=None)", {"one"}),
     ],
 )

@@ -187,6 +187,17 @@ def test_a_queued_job_says_what_it_waits_for(asker: Asker) -> None:
     assert " and is about to be cancelled." in asker.ask("b.txt")
 
 
+def test_a_job_that_waits_for_room_says_how_much(asker: Asker) -> None:
+    """By the daemon's word, which knows the disks; one that only waits for its turn says that."""
+    (job,) = asker.take("a.txt")
+    queued = [
+        {"job": job.id, "reason": "it needs about 2.0 GB on the disk of the state, where 1.0 GB may be used"}
+    ]
+    answer = asker.ask("a.txt", status={"queued": queued})
+    assert "; it waits for room: it needs about 2.0 GB on the disk of the state, where 1.0 GB" in answer
+    assert "; it is the next." in asker.ask("a.txt", status={"queued": [{"job": job.id, "reason": ""}]})
+
+
 def test_a_file_that_is_being_read_says_so(asker: Asker) -> None:
     """Between the rename and its jobs; a crash there is mended at the next start."""
     asker.ledger.plan_claim(a_drop("d1", "a.txt"))
