@@ -41,7 +41,7 @@ def explain(
     silent = [root for root in (layout.inbox, layout.outbox) if not answers(root, PATIENCE_SECONDS)]
     if silent:
         silence = f"{display(silent[0])} does not answer, so nothing can be said of {display(path)}."
-        return [silence, "Voxspool goes on by itself when it does; `python daemon.py doctor` says what to do."]
+        return [silence, "It goes on by itself when it does; `python daemon.py doctor` says what to do."]
     short = {entry["job"]: entry["reason"] for entry in (status or {}).get("queued", ()) if "reason" in entry}
     known = _Known(layout=layout, ledger=ledger, short=short)
     told = list(_about(path, known, config, status))
