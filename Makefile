@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
 
-.PHONY: demo run test check format bench bench-drops crashes soak peers clean install-service uninstall-service
+.PHONY: demo run test check format bench bench-drops crashes soak fuzz peers clean install-service uninstall-service
 
 demo: $(VENV)/core.done
 	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
@@ -44,6 +44,11 @@ crashes: $(VENV)/core.done
 soak: $(VENV)/core.done
 	$(PY) -m bench.soak --svg docs/soak.svg
 
+# 120,000 hostile job files, texts, recordings and names; some twenty minutes. FUZZ="--inputs 5000", "--seconds 60",
+# "--target 'job file'"; what the coverage engine learnt is kept in .fuzz/, and the next run goes on from there.
+fuzz: $(VENV)/fuzz.done
+	$(PY) -m tests.fuzz $(FUZZ)
+
 # 10,000 one-line texts dropped at once; takes the better part of an hour on two cores.
 bench-drops: $(VENV)/core.done
 	$(PY) -m bench.drops
@@ -56,7 +61,7 @@ uninstall-service:
 	sh scripts/uninstall-service
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis bench/out
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .fuzz bench/out
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Voxspool needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -69,3 +74,8 @@ $(VENV)/core.done: requirements-core.txt $(VENV)/bin/python
 $(VENV)/dev.done: requirements-dev.txt requirements-core.txt $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/core.done
+
+$(VENV)/fuzz.done: requirements-fuzz.txt $(VENV)/dev.done
+	$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements-fuzz.txt \
+		|| echo "There is no wheel of atheris for this machine: Hypothesis goes on alone."
+	touch $@
