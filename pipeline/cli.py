@@ -207,7 +207,7 @@ def _daemon_runs(layout: Layout) -> bool:
 
 def _demand_state(layout: Layout) -> None:
     """The state belongs to whoever runs Voxspool; as somebody else one may drop files and read results."""
-    if layout.state.is_dir() and not os.access(layout.state, os.R_OK | os.W_OK | os.X_OK):
+    if layout.state.is_dir() and not os.access(layout.state, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise EnvironmentFailure(
             f"The state folder {layout.state} belongs to another user.",
             hint="Type the command as that user; for the service: sudo voxspool status",

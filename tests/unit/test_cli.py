@@ -34,7 +34,7 @@ def test_who_may_not_look_into_the_state_is_told_so(
     config_file: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     """The folders are for a group, the state is for the daemon's user alone."""
-    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(cli.os, "access", lambda path, mode, **_: False)
     with pytest.raises(EnvironmentFailure, match="belongs to another user") as caught:
         run(config_file, *words)
     assert "sudo voxspool" in caught.value.hint
