@@ -84,7 +84,7 @@ class Daemon:
         """The worker processes."""
         assert self.process is not None
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in children if "spawn_main" in _command(child)]
 
     def drop(self, name: str, content: str | bytes) -> Path:
         """Put a file into the inbox."""
@@ -136,3 +136,11 @@ class Daemon:
 def long_text(sentences: int) -> str:
     """A text of so many paragraphs, each a chunk of its own."""
     return "\n\n".join(SPOKEN.format(number) for number in range(sentences))
+
+
+def _command(process: psutil.Process) -> str:
+    """Its command line; empty if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
