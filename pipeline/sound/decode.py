@@ -21,6 +21,8 @@ from pipeline.sound.containers import HEAD_BYTES, TAIL_BYTES, container_of, id3_
 from pipeline.sound.ffmpeg import Ffmpeg, last_words
 
 KNOWN_FORMATS = "wav, mp3, flac, ogg, opus, m4a or aac"
+MIN_RATE_HZ = 2000
+"the lowest that any telephone or toy records at is 4000"
 _BYTES_PER_SAMPLE = 4
 # Containers round their duration; what is missing beyond this was cut off.
 _LENGTH_TOLERANCE_SECONDS, _LENGTH_TOLERANCE_SHARE = 0.25, 0.005
@@ -53,6 +55,7 @@ def probe(path: Path) -> Recording:
     found = _STREAM.search(log)
     if found is None:
         raise _unreadable(path, last_words(log))
+    _refuse_stretched(path, log)
     channels = _CHANNELS.get(found[3].strip()) or _channel_count(found[3])
     return Recording(seconds=_declared_seconds(log), rate_hz=int(found[2]), channels=channels, codec=found[1])
 
@@ -78,12 +81,21 @@ def decode_blocks(
         with Ffmpeg(arguments, stdin=stream) as process:
             count = 0
             for block in _blocks(process, max(1, round(block_seconds * rate_hz))):
+                if count == 0:
+                    _refuse_stretched(path, process.log)
                 if not np.isfinite(block).all():
                     raise _unreadable(path, "it holds values that are not numbers")
                 count += len(block)
                 yield block
             status, log = process.finish(), process.log
     _check_whole(path, status, log, count / rate_hz, max_seconds)
+
+
+def _refuse_stretched(path: Path, log: str) -> None:
+    """One sample a second, as a damaged header may say, makes hours of a few kilobytes."""
+    found = _STREAM.search(log)
+    if found is not None and int(found[2]) < MIN_RATE_HZ:
+        raise _unreadable(path, f"its header claims {int(found[2]):,} samples a second, too few for speech")
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -1,6 +1,7 @@
 """Foreign recordings: every format in, and every broken one refused with a plain sentence."""
 
 import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -48,6 +49,26 @@ def test_every_format_comes_back_whole(tmp_path: Path, name: str) -> None:
     assert rms_db(got.between(0.5, 2.5)) == pytest.approx(rms_db(source), abs=0.5)
     spectrum = np.abs(np.fft.rfft(got.between(1.0, 2.0).samples))
     assert int(spectrum.argmax()) == pytest.approx(220, abs=1)
+
+
+@pytest.mark.parametrize("rate_hz", [1, 100, 1999])
+def test_a_header_that_stretches_time_is_refused_at_once(tmp_path: Path, rate_hz: int) -> None:
+    """32 kB at one sample a second are four hours of sound, and a megabyte a year of work and disk."""
+    path = recording(tmp_path / "a.wav", tone(1.0, rate_hz=16_000))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"fmt ") + 12
+    data[at : at + 8] = struct.pack("<II", rate_hz, 2 * rate_hz)
+    path.write_bytes(data)
+    assert f"a.wav cannot be read as a recording: its header claims {rate_hz:,} samples a" in str(
+        refusal(path)
+    )
+    with pytest.raises(InputError, match="too few for speech"):
+        probe(path)
+
+
+def test_a_toy_is_still_heard(tmp_path: Path) -> None:
+    """4000 samples a second are little, but somebody's voice."""
+    assert decode(recording(tmp_path / "a.wav", tone(1.0), "-ar", "4000"), RATE_HZ).seconds > 0.9
 
 
 def test_wav_and_flac_come_back_bit_for_bit(tmp_path: Path) -> None:
