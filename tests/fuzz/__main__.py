@@ -67,7 +67,7 @@ def main() -> int:
     total = sum(run.share for run in runs)
     deadline = time.monotonic() + asked.seconds
     print(
-        f"{'target':14} {'engine':10} {'inputs':>9} {'worst s':>8} {'peak MB':>8} {'findings':>8}", flush=True
+        f"{'target':14} {'engine':10} {'inputs':>9} {'worst s':>8} {'most MB':>8} {'findings':>8}", flush=True
     )
     tallies = []
     for run in runs:
@@ -144,13 +144,13 @@ def _sum(tallies: list[Tally]) -> Tally:
     return Tally(
         inputs=sum(tally.inputs for tally in tallies),
         worst_seconds=max((tally.worst_seconds for tally in tallies), default=0.0),
-        peak_mb=max((tally.peak_mb for tally in tallies), default=0.0),
+        most_mb=max((tally.most_mb for tally in tallies), default=0.0),
         findings=sum(tally.findings for tally in tallies),
     )
 
 
 def _row(target: str, engine: str, tally: Tally) -> str:
-    numbers = f"{tally.inputs:>9,} {tally.worst_seconds:>8.2f} {tally.peak_mb:>8.0f} {tally.findings:>8}"
+    numbers = f"{tally.inputs:>9,} {tally.worst_seconds:>8.2f} {tally.most_mb:>8.0f} {tally.findings:>8}"
     return f"{target:14} {engine:10} {numbers}"
 
 

@@ -1,5 +1,6 @@
 """What fuzzing ever found, and a small round of it: the long one is `make fuzz`."""
 
+import resource
 import sys
 import time
 from pathlib import Path
@@ -45,29 +46,40 @@ def test_what_breaks_a_promise_is_kept_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that nobody documents, and too much time or memory; and the rest goes on."""
-    seconds, megabytes = 0.0, 100.0
+    seconds, megabytes = 0.0, 0.0
 
     def target(data: bytes) -> None:
         nonlocal seconds, megabytes
         seconds += 2.1 if data == b"slow" else 0.1
-        megabytes += 201 if data == b"memory" else 0
+        megabytes = 201.0 if data == b"memory" else 1.0
         if data == b"error":
             raise ZeroDivisionError("a slip")
 
     monkeypatch.setattr(watched, "processor_seconds", lambda: seconds)
-    monkeypatch.setattr(watched, "peak_mb", lambda: megabytes)
+    monkeypatch.setattr(watched.Memory, "taken_mb", lambda _: megabytes)
     watch = Watched("x", target, tmp_path / "tally", tmp_path / "found")
     for data in (b"fine", b"error", b"error", b"slow", b"memory", b"fine"):
         watch(data)
     tally = read_tally(tmp_path / "tally")
     assert (tally.inputs, tally.findings, tally.current) == (6, 4, b"fine")
-    assert tally.worst_seconds == pytest.approx(2.1) and tally.peak_mb == pytest.approx(301)
+    assert tally.worst_seconds == pytest.approx(2.1) and tally.most_mb == 201
     found = {
         path.read_bytes(): path.with_name(f"{path.name}.txt") for path in tmp_path.glob("found/x-????????")
     }
     assert set(found) == {b"error", b"slow", b"memory"}
     for data, words in {b"error": "a slip", b"slow": "2.1 s of processor time", b"memory": "201 MB"}.items():
         assert words in found[data].read_text()
+
+
+def test_memory_is_measured_for_each_input_by_itself() -> None:
+    """What was taken before, and given back since, is not counted again."""
+    ended_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    for _ in range(2):
+        memory = watched.Memory()
+        hog = bytes(1 << 20) * 150
+        del hog
+        assert 145 < memory.taken_mb() < 200
+    assert watched.Memory().taken_mb() < max(20, ended_children + 1)
 
 
 def test_a_child_that_dies_or_hangs_is_told_with_its_input(

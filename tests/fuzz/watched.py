@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SECONDS = 2.0
-MAX_GROWTH_MB = 200
+MAX_MB = 200
 LARGEST_INPUT_BYTES = 4 << 20
 _HEADER = struct.Struct("<6Q")
 
@@ -29,7 +29,7 @@ class Tally:
 
     inputs: int = 0
     worst_seconds: float = 0.0
-    peak_mb: float = 0.0
+    most_mb: float = 0.0
     findings: int = 0
     done: bool = False
     current: bytes = b""
@@ -42,11 +42,11 @@ def read_tally(path: Path, *, current: bool = True) -> Tally:
         data = stream.read(_HEADER.size + (LARGEST_INPUT_BYTES if current else 0))
     if len(data) < _HEADER.size:
         return Tally()
-    inputs, worst_us, peak_kb, findings, done, length = _HEADER.unpack_from(data)
+    inputs, worst_us, most_kb, findings, done, length = _HEADER.unpack_from(data)
     return Tally(
         inputs=inputs,
         worst_seconds=worst_us / 1e6,
-        peak_mb=peak_kb / 1024,
+        most_mb=most_kb / 1024,
         findings=findings,
         done=bool(done),
         current=data[_HEADER.size : _HEADER.size + length],
@@ -57,14 +57,13 @@ class Watched:
     """A target under watch; what breaks a promise is kept in `folder` and does not stop the others."""
 
     def __init__(self, name: str, target: Target, tally: Path, folder: Path) -> None:
-        self._name, self._target, self._folder = name, target, folder
+        self._name, self._target, self._folder = name.replace(" ", "-"), target, folder
         tally.write_bytes(bytes(_HEADER.size + LARGEST_INPUT_BYTES))
         with open(tally, "r+b") as stream:
             self._page = mmap.mmap(stream.fileno(), 0)
         self._inputs = self._findings = 0
-        self._worst_seconds = 0.0
+        self._worst_seconds = self._most_mb = 0.0
         self._known: set[str] = set()
-        self._base_mb: float | None = None
 
     @property
     def inputs(self) -> int:
@@ -76,46 +75,37 @@ class Watched:
         data = data[:LARGEST_INPUT_BYTES]
         self._page[_HEADER.size : _HEADER.size + len(data)] = data
         self._note(len(data))
-        if self._base_mb is None:
-            self._base_mb = peak_mb()
-        started = processor_seconds()
+        memory, started = Memory(), processor_seconds()
         try:
             self._target(data)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 (a panic of a library is no Exception)
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            self._found(
-                data, f"{type(error).__name__} at {frame.filename}:{frame.lineno}", traceback.format_exc()
-            )
-        seconds = processor_seconds() - started
+            kind = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
+            self._found(data, kind, traceback.format_exc())
         self._inputs += 1
-        if seconds > self._worst_seconds:
-            self._worst_seconds = seconds
-            if seconds > MAX_SECONDS / 4:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                (self._folder / f"slowest-{self._name}").write_bytes(data)
+        self._judge(data, processor_seconds() - started, memory.taken_mb())
+        self._note(len(data))
+
+    def _judge(self, data: bytes, seconds: float, megabytes: float) -> None:
+        if seconds > max(self._worst_seconds, MAX_SECONDS / 4):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / f"slowest-{self._name}").write_bytes(data)
+        self._worst_seconds = max(self._worst_seconds, seconds)
+        self._most_mb = max(self._most_mb, megabytes)
         if seconds > MAX_SECONDS:
             self._found(data, f"slow {len(self._known)}", f"{seconds:.1f} s of processor time")
-        if peak_mb() - self._base_mb > MAX_GROWTH_MB:
-            self._found(data, "memory", f"{peak_mb() - self._base_mb:.0f} MB")
-            self._base_mb = peak_mb()
-        self._note(len(data))
+        if megabytes > MAX_MB:
+            self._found(data, f"memory {len(self._known)}", f"{megabytes:.0f} MB")
 
     def end(self) -> None:
         """All were tried."""
         self._note(0, done=True)
 
     def _note(self, length: int, *, done: bool = False) -> None:
-        facts = (
-            self._inputs,
-            int(self._worst_seconds * 1e6),
-            int(peak_mb() * 1024),
-            self._findings,
-            done,
-            length,
-        )
-        _HEADER.pack_into(self._page, 0, *facts)
+        numbers = (self._inputs, int(self._worst_seconds * 1e6), int(self._most_mb * 1024), self._findings)
+        _HEADER.pack_into(self._page, 0, *numbers, done, length)
 
     def _found(self, data: bytes, kind: str, told: str) -> None:
         self._findings += 1
@@ -133,10 +123,23 @@ def keep(folder: Path, name: str, data: bytes, told: str) -> Path:
     return path
 
 
-def peak_mb() -> float:
-    """The most memory that this process or one of its children ever held."""
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(who).ru_maxrss for who in whose) / 1024
+class Memory:
+    """What is taken from now on: by this process (proc(5), clear_refs), or the most by an ended child."""
+
+    def __init__(self) -> None:
+        with open("/proc/self/clear_refs", "w") as stream:
+            stream.write("5")  # the peak begins anew
+        self._before_mb = _status_mb("VmRSS")
+
+    def taken_mb(self) -> float:
+        """At its highest."""
+        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        return max(_status_mb("VmHWM") - self._before_mb, children)
+
+
+def _status_mb(field: str) -> float:
+    with open("/proc/self/status") as stream:
+        return next(int(line.split()[1]) / 1024 for line in stream if line.startswith(field))
 
 
 def processor_seconds() -> float:
