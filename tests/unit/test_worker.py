@@ -218,6 +218,49 @@ def test_a_root_that_is_not_mounted_is_neither_read_nor_written(shop: Shop) -> N
     assert shop.work().state is JobState.DONE
 
 
+@pytest.mark.parametrize("moment", ["rendering", "last move"])
+def test_an_inbox_that_goes_away_in_the_middle_fails_no_file(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Its files are only out of sight: the job waits, and so does the last move; then all is well."""
+    Watch(
+        shop.config,
+        shop.layout,
+        shop.ledger,
+        Intake(shop.layout, shop.ledger, shop.config, clock=Clock()),
+        clock=Clock(),
+    ).look()
+    drop_id = shop.drop().drop_id
+    away = shop.layout.inbox.with_name("away")
+    name = {"rendering": "render", "last move": "publish"}[moment]
+    real = getattr(room, name)
+
+    def going_away(*arguments: Any, **options: Any) -> Any:
+        if moment == "rendering":
+            shop.layout.inbox.rename(away)
+            shop.layout.inbox.mkdir()
+            raise InputError("story.txt is not there.", hint="Drop it.", code="gone")
+        done = real(*arguments, **options)
+        shop.layout.inbox.rename(away)
+        shop.layout.inbox.mkdir()
+        return done
+
+    monkeypatch.setattr(room, name, going_away)
+    expected = JobState.QUEUED if moment == "rendering" else JobState.DONE
+    assert shop.work().state is expected
+    assert "lost its mark" in (shop.ledger.meta("trouble") or "")
+    assert not shop.layout.failed.exists() and list(shop.layout.inbox.iterdir()) == []
+    shop.layout.inbox.rmdir()
+    away.rename(shop.layout.inbox)
+    monkeypatch.setattr(room, name, real)
+    if moment == "rendering":
+        assert shop.work().state is JobState.DONE
+    else:
+        shop.worker._move_at = 0.0
+        shop.worker._move_sources()
+    assert (shop.layout.done(drop_id) / "story.txt").exists()
+
+
 def test_a_crash_between_publishing_and_the_ledger_is_done_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
