@@ -22,7 +22,7 @@ from pipeline import __version__, audit, doctor, prune, retention
 from pipeline.config import load_config
 from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.explain import explain
-from pipeline.files import display, exclusive_lock, move_new, sha256_of, shown_size
+from pipeline.files import display, exclusive_lock, move_new, sha256_of
 from pipeline.intake.claim import below
 from pipeline.intake.ignore import IgnoreList
 from pipeline.jobs.job import Drop, DropState, Job, JobState
@@ -368,15 +368,15 @@ def prune_files(options: argparse.Namespace) -> int:
     """`prune`: apply, or only show, the retention rules."""
     config = load_config(options.config)
     ledger = _ledger(layout_of(config))
-    plan = prune.rehearse(ledger, layout_of(config), config.retention, more_than_half=options.more_than_half)
+    layout, rules, half = layout_of(config), config.retention, options.more_than_half
+    if options.dry_run:
+        print("\n".join(retention.describe(prune.rehearse(ledger, layout, rules, more_than_half=half))))
+        return 0
+    plan, outcome = prune.prune(ledger, layout, rules, more_than_half=half)
     print("\n".join(retention.describe(plan)))
-    if not options.dry_run:
-        outcome = prune.apply(plan, ledger, layout_of(config))
-        print(f"{len(outcome.removed)} removed, {shown_size(outcome.bytes)} freed.")
-        if outcome.forgotten:
-            print(f"{outcome.forgotten} dropped files of which nothing is left were forgotten.")
-        for spared in outcome.kept:
-            print(f"kept {spared.unit.name}: {spared.reason}")
+    print(outcome.told)
+    for spared in outcome.kept:
+        print(f"kept {spared.unit.name}: {spared.reason}")
     return 0
 
 

@@ -33,6 +33,11 @@ class Layout:
         return self.state / "voxspool.lock"
 
     @property
+    def prune_lock(self) -> Path:
+        """Held by whoever prunes."""
+        return self.state / "prune.lock"
+
+    @property
     def cache(self) -> Path:
         """Finished takes by content."""
         return self.state / "cache"

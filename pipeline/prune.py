@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.config import Retention
-from pipeline.files import display
+from pipeline.errors import EnvironmentFailure
+from pipeline.files import display, exclusive_lock, shown_size
 from pipeline.guards import Guards, inside
 from pipeline.jobs.job import DropState
 from pipeline.layout import HIDDEN, Layout
@@ -27,6 +28,7 @@ from pipeline.tallies import Tally
 
 CLOCK_FACT = "prune_clock"
 DOUBT_FACT = "prune_clock_doubt"
+NOTES_FACT, DONE_FACT = "prune_notes", "prune_done"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -44,6 +46,12 @@ class Outcome:
     def bytes(self) -> int:
         """What was freed."""
         return sum(item.unit.bytes for item in self.removed)
+
+    @property
+    def told(self) -> str:
+        """What was done, for people."""
+        forgotten = f" {self.forgotten} dropped files were forgotten." if self.forgotten else ""
+        return f"{len(self.removed)} removed, {shown_size(self.bytes)} freed.{forgotten}"
 
 
 def rehearse(
@@ -131,6 +139,27 @@ def apply(made: Plan, ledger: Ledger, layout: Layout) -> Outcome:
     if outcome.bytes:
         ledger.tallies.add(Tally.PRUNED_BYTES, outcome.bytes)
     return outcome
+
+
+def prune(
+    ledger: Ledger, layout: Layout, rules: Retention, *, more_than_half: bool = False
+) -> tuple[Plan, Outcome]:
+    """Plan, carry out, and remember what there is to say of it. Raises EnvironmentFailure where that is
+    being done already.
+    """
+    with exclusive_lock(layout.prune_lock) as alone:
+        if not alone:
+            raise EnvironmentFailure("Pruning is going on already.", hint="Wait until it has ended.")
+        made = rehearse(ledger, layout, rules, more_than_half=more_than_half)
+        outcome = apply(made, ledger, layout)
+        ledger.set_meta(NOTES_FACT, json.dumps(made.notes))
+        ledger.set_meta(DONE_FACT, outcome.told)
+    return made, outcome
+
+
+def last_notes(ledger: Ledger) -> tuple[str, ...]:
+    """What one should know since the last pruning."""
+    return tuple(json.loads(ledger.meta(NOTES_FACT) or "[]"))
 
 
 # -- synced folders ----------------------------------------------------------------------------

@@ -16,27 +16,27 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import schedule
 from loguru import logger
 
-from pipeline import __version__, notify, prune
+from pipeline import __version__, notify
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, EnvironmentFailure, LedgerDamaged
 from pipeline.events import emit
-from pipeline.files import display, exclusive_lock, shown_size
+from pipeline.files import display, exclusive_lock
 from pipeline.intake.aside import Aside, Errand
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.intake import Intake
 from pipeline.intake.readiness import Machine
 from pipeline.intake.refused import HEAL_BY_THEMSELVES, refusal
-from pipeline.intake.roots import Role, carries_mark, check_roots, memory_key, open_root, try_writing
+from pipeline.intake.roots import Role, carries_mark, memory_key, open_root, try_writing
 from pipeline.intake.watch import PATIENCE_SECONDS, Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger, Progress
 from pipeline.pools.base import Ended, WorkerPool
 from pipeline.pools.local import LocalPool
+from pipeline.pruner import Pruner
 from pipeline.sd_notify import Systemd
 from pipeline.service import status_line, stuck
 from pipeline.space import shortage
@@ -117,9 +117,6 @@ class Supervisor:
         self._sources_owed = self._leftovers = True
         self._desk = Aside("status")
         self._publishing: Errand[bool] | None = None
-        self._schedule = schedule.Scheduler()
-        self._pruned_at_start = False
-        self._retention_notes: tuple[str, ...] = ()
         self._reload_notes: tuple[str, ...] = ()
 
     # -- lifecycle -------------------------------------------------------------------------------
@@ -175,6 +172,7 @@ class Supervisor:
 
     def _startup(self) -> None:
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
+        self._pruner = Pruner(self._config, self._layout, self._ledger)
         self._ledger.prove_whole()
         self._ledger.keep_reserve()
         self._mark_state()
@@ -196,7 +194,7 @@ class Supervisor:
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
         self._pool = self._given_pool or LocalPool(config, config.workers.count)
         self._hooks = notify.hooks(config.notify)
-        self._schedule_pruning(config.retention.every_hours)
+        self._pruner.configure(config)
         self._metrics = self._textfile(config)
 
     def _textfile(self, config: Config) -> "Textfile | None":
@@ -206,13 +204,6 @@ class Supervisor:
         from pipeline.metrics import Textfile
 
         return Textfile(config.metrics_path, self._ledger, self._layout, self._started_at)
-
-    def _schedule_pruning(self, every_hours: float) -> None:
-        """A reload that changes nothing about it leaves the date of the next pruning alone."""
-        minutes = max(1, round(every_hours * 60))
-        if [job.interval for job in self._schedule.jobs] != [minutes]:
-            self._schedule.clear()
-            self._schedule.every(minutes).minutes.do(self._prune)
 
     def _recover(self) -> None:
         """What an earlier run left behind is ordinary work."""
@@ -233,6 +224,7 @@ class Supervisor:
         logger.info("stopping")
         seconds = self._config.workers.stop_seconds + STOP_MARGIN_SECONDS
         self._systemd.stopping("stopping: each worker ends its chunk", within_seconds=seconds)
+        self._pruner.stop()
         try:
             self._tell_status("stopping", force=True)
             self._stop_workers()
@@ -375,11 +367,7 @@ class Supervisor:
             self._sources_owed = False
 
     def _prune_if_due(self) -> None:
-        """At the first look at the folders, and then as the schedule says."""
-        if self._watch.open and not self._pruned_at_start:
-            self._pruned_at_start = True
-            self._prune()
-        self._schedule.run_pending()
+        self._pruner.tend(may_start=self._watch.open)
 
     def _take(self) -> None:
         if self._paused():
@@ -401,7 +389,7 @@ class Supervisor:
     def _nothing_left(self) -> bool:
         """Nothing settles, nothing is queued, nothing is being done; or nothing can be done."""
         counts = self._ledger.counts()
-        if counts[JobState.RUNNING]:
+        if counts[JobState.RUNNING] or self._pruner.running:
             return False
         if self._paused() or self._given_up():
             return True
@@ -426,17 +414,6 @@ class Supervisor:
         ended = self._ledger.job(job.id)
         if ended is not None:
             self._tell(ended)
-
-    def _prune(self) -> None:
-        """Never while a folder is not the one that it was: what is missing then is only out of sight."""
-        if not self._watch.open:
-            return
-        check_roots(self._ledger, self._layout)
-        plan = prune.rehearse(self._ledger, self._layout, self._config.retention)
-        outcome = prune.apply(plan, self._ledger, self._layout)
-        if outcome.removed:
-            logger.info("pruned {} items, {}", len(outcome.removed), shown_size(outcome.bytes))
-        self._retention_notes = plan.notes
 
     # -- workers ---------------------------------------------------------------------------------
 
@@ -621,7 +598,7 @@ class Supervisor:
             pid=os.getpid(),
             state=state,
             trouble=self._trouble(),
-            notes=(*self._watch.notes(), *self._retention_notes, *self._reload_notes, *self._metrics_notes()),
+            notes=(*self._watch.notes(), *self._pruner.notes, *self._reload_notes, *self._metrics_notes()),
             waiting=shown,
             **{**jobs, "not_listed": {**jobs["not_listed"], "waiting": len(waiting) - len(shown)}},
         )
