@@ -61,15 +61,15 @@ def supervisor(file: Path) -> Iterator[Supervisor]:
 
 def test_a_reload_does_not_put_off_the_next_pruning(supervisor: Supervisor, file: Path) -> None:
     """Who reloads each hour would never be pruned; only another interval starts anew."""
-    due = supervisor._schedule.next_run
+    due = supervisor._pruner._schedule.next_run
     assert due is not None
     file.write_text("retention: {every_hours: 5, keep_newest: 3}\n")
     supervisor._reload()
     assert supervisor._config.retention.keep_newest == 3
-    assert supervisor._schedule.next_run == due
+    assert supervisor._pruner._schedule.next_run == due
     file.write_text("retention: {every_hours: 1}\n")
     supervisor._reload()
-    sooner = supervisor._schedule.next_run
+    sooner = supervisor._pruner._schedule.next_run
     assert sooner is not None and sooner < due
 
 
