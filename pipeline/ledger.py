@@ -241,10 +241,13 @@ class Ledger:
         }
 
     def already_taken(self, relative: str, stamp: tuple[int, int, int, int]) -> bool:
-        """Whether this very file was dropped before and left in the inbox (`source: leave`)."""
+        """Whether this very file was dropped before and left in the inbox (`source: leave`).
+
+        What was taken with the inode 0 lies where inodes mean nothing, so any will do.
+        """
         row = self._db.row(
             "SELECT 1 FROM drops WHERE relative = ? AND mode = 'leave' AND state != 'claiming'"
-            " AND ino = ? AND size = ? AND mtime_ns = ?",
+            " AND ino IN (0, ?) AND size = ? AND mtime_ns = ?",
             (os.fsencode(relative), *_signed(stamp)[:3]),
         )
         return row is not None

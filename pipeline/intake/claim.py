@@ -98,15 +98,20 @@ def below(drop: Drop, member: str) -> PurePosixPath:
 
 
 def _proven(path: Path, expected: tuple[int, int, int]) -> tuple[str, Stamp]:
-    before = stamp_of(path)
+    before = _comparable(stamp_of(path), expected)
     try:
         with open_regular(path) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise NotReady(f"it cannot be read: {error.strerror}") from error
-    if before[:3] != expected or stamp_of(path)[:3] != expected:
+    if before[:3] != expected or _comparable(stamp_of(path), expected)[:3] != expected:
         raise NotReady("it changed while it was being taken")
     return digest, before
+
+
+def _comparable(stamp: Stamp, expected: tuple[int, int, int]) -> Stamp:
+    """Without the inode where none is expected: it means nothing on that filesystem."""
+    return (stamp[0] if expected[0] else 0, *stamp[1:])
 
 
 def _room(layout: Layout, drop: Drop) -> tuple[Path, PurePosixPath]:

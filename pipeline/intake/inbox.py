@@ -361,7 +361,7 @@ class Inbox:
         if not stat.S_ISREG(status.st_mode):
             return
         tally.counts.files += 1
-        fingerprint = fingerprint_of(status)
+        fingerprint = fingerprint_of(status, network=visit.network)
         if self._is_done(entry, visit, fingerprint, tally):
             return
         look = self._settling.look(entry.relative, path, status, tally.now, network=visit.network)

@@ -65,11 +65,13 @@ class Fingerprint(NamedTuple):
         return f"{self.size_bytes}:{self.mtime_ns}:{self.ctime_ns}"
 
 
-def fingerprint_of(status: os.stat_result) -> Fingerprint:
-    """The fingerprint that stands in a stat result."""
-    return Fingerprint(
-        status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, getattr(status, "st_blocks", 0)
-    )
+def fingerprint_of(status: os.stat_result, *, network: bool = False) -> Fingerprint:
+    """The fingerprint that stands in a stat result. On network filesystems its inode is 0: some of them, and
+    all of FUSE, number a file anew whenever they have forgotten it, and give it another number when renamed.
+    """
+    inode = 0 if network else status.st_ino
+    blocks = getattr(status, "st_blocks", 0)
+    return Fingerprint(inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, blocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +178,7 @@ class Settling:
 
     def look(self, key: str, path: str, status: os.stat_result, now: float, *, network: bool = False) -> Look:
         """Judge the file `key` (its relative path) by a fresh stat result."""
-        fingerprint = fingerprint_of(status)
+        fingerprint = fingerprint_of(status, network=network)
         watched = self._watched.get(key)
         if watched is None:
             watched = self._watched[key] = _Watched(fingerprint, now, now)

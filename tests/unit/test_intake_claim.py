@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def failing(code: int) -> Callable[..., None]:
 
 
 # -- taking -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_an_inode_size_and_time_decide(layout: Layout, mode: str) -> None:
+    """A network filesystem may give a file another inode by its renaming: no reason to put it back."""
+    drop = dropped(layout, mode=mode)
+    _, size, mtime_ns, ctime_ns = drop.stamp
+    assert take(layout, replace(drop, stamp=(0, size, mtime_ns, ctime_ns)))[1][0] == 0
+    other = dropped(layout, "other.txt", mode=mode)
+    with pytest.raises(NotReady, match="it changed while it was being"):
+        take(layout, replace(other, id="other", stamp=(0, size, mtime_ns + 1, ctime_ns)))
 
 
 @pytest.mark.parametrize("mode", MODES)

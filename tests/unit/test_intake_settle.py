@@ -83,6 +83,13 @@ def test_any_change_starts_the_wait_again(desk: Desk, change: dict[str, int]) ->
     assert desk.look(3.9, status_of(**change)).state is State.SETTLED
 
 
+def test_an_inode_means_nothing_on_a_network_filesystem(desk: Desk) -> None:
+    """sshfs and rclone number a file anew when they have forgotten it: it would never settle."""
+    desk.look(0.0, network=True)
+    assert desk.look(9.9, status_of(inode=8), network=True).state is State.NEW
+    assert desk.look(10.0, status_of(inode=9), network=True).state is State.SETTLED
+
+
 def test_an_old_modification_time_says_nothing(desk: Desk) -> None:
     """A file of 1970, as sync tools and `cp -p` deliver, waits like any other."""
     assert desk.look(0.0, status_of(mtime_ns=0)).state is State.NEW

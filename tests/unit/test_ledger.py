@@ -132,6 +132,11 @@ def test_a_file_left_in_the_inbox_is_known_until_it_changes(ledger: Ledger) -> N
     assert ledger.already_taken("story.txt", (2**63 + 5, 2, 3, 99))
     assert not ledger.already_taken("story.txt", (2**63 + 5, 2, 4, 4))
     assert not ledger.already_taken("other.txt", drop.stamp)
+    unnumbered = a_drop("share", mode="leave", relative="share.txt", stamp=(0, 2, 3, 4))
+    ledger.plan_claim(unnumbered)
+    ledger.submit(unnumbered, [])
+    assert ledger.already_taken("share.txt", (17, 2, 3, 4)), "inodes mean nothing there"
+    assert not ledger.already_taken("share.txt", (0, 2, 4, 4))
     moved = a_drop("moved", relative="moved.txt")
     ledger.plan_claim(moved)
     ledger.submit(moved, [])
