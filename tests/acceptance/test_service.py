@@ -292,16 +292,16 @@ def test_a_worker_that_hangs_is_replaced_and_the_watchdog_never_knows(
 
 def test_a_worker_that_hangs_without_a_job_is_replaced(make_daemon: Make) -> None:
     """It shows no heartbeat to miss; but there is work, and it does not ask for it."""
-    daemon = start(make_daemon(defaults=UNCHECKED), "pipeline.supervisor.DEAF_SECONDS=3")
+    daemon = start(make_daemon(defaults=UNCHECKED), "pipeline.supervisor.DEAF_SECONDS=6")
     daemon.drop("a.txt", "So that there is a worker.")
     daemon.manifest("a")
-    daemon.wait(lambda: daemon.progress() == (0, 0))
+    daemon.wait(lambda: daemon.query("SELECT outcome FROM attempts") == [("done",)])
     worker = daemon.workers()[0]
     worker.suspend()
     daemon.drop("b.txt", "Does anybody hear me?")
     assert daemon.manifest("b")["status"] == "done"
     assert not worker.is_running()
-    assert daemon.query("SELECT outcome FROM attempts") == [("done",), ("done",)]
+    daemon.wait(lambda: daemon.query("SELECT outcome FROM attempts") == [("done",), ("done",)])
 
 
 def test_a_worker_that_outlives_its_killing_ends_the_pings(make_daemon: Make, systemd: Systemd) -> None:
