@@ -27,6 +27,7 @@ from pipeline.intake.aside import Aside, Errand
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.intake import Intake
+from pipeline.intake.large import LargeTakes
 from pipeline.intake.readiness import Machine
 from pipeline.intake.refused import HEAL_BY_THEMSELVES, refusal
 from pipeline.intake.roots import Role, carries_mark, memory_key, open_root, try_writing
@@ -115,6 +116,7 @@ class Supervisor:
         self._workers_not_before = 0.0
         self._troubled_since: float | None = None
         self._sources_owed = self._leftovers = True
+        self._large = LargeTakes(self._layout)
         self._desk = Aside("status")
         self._publishing: Errand[bool] | None = None
         self._reload_notes: tuple[str, ...] = ()
@@ -190,7 +192,7 @@ class Supervisor:
         """Work by this configuration from now on."""
         self._machine = Machine(self._layout, self._ledger, clock=time.monotonic)
         self._config = config
-        self._intake = Intake(self._layout, self._ledger, config, clock=time.time)
+        self._intake = Intake(self._layout, self._ledger, config, clock=time.time, large=self._large)
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
         self._pool = self._given_pool or LocalPool(config, config.workers.count)
         self._hooks = notify.hooks(config.notify)

@@ -30,6 +30,7 @@ from pipeline.intake.claim import (
 )
 from pipeline.intake.freeze import Freezer, kind_of, read_yaml
 from pipeline.intake.inbox import Dropped
+from pipeline.intake.large import LARGE_BYTES, LargeTakes
 from pipeline.intake.refused import refusal
 from pipeline.intake.settle import Fingerprint
 from pipeline.jobs.job import (
@@ -74,7 +75,17 @@ class Taken:
 class Intake:
     """Turns settled files into jobs."""
 
-    def __init__(self, layout: Layout, ledger: Ledger, config: Config, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        ledger: Ledger,
+        config: Config,
+        *,
+        clock: Callable[[], float],
+        large: LargeTakes | None = None,
+    ) -> None:
+        self.large = large or LargeTakes(layout)
+        "claims that take long; to be handed on to the next intake of these folders"
         self._layout = layout
         self._ledger = ledger
         self._config = config
@@ -113,13 +124,16 @@ class Intake:
         self._reserve(references)
         others = (dropped for dropped in settled if dropped.kind != "job")
         queue = deque(dropped for dropped in (*jobs, *others) if dropped.relative not in waiting)
-        drops: list[Drop] = []
+        drops = self._taken_aside(waiting)
         deadline = now + budget_seconds
         while queue and self._clock() < deadline:
             batch = self._next_batch(queue, references, unsettled, waiting, deadline)
             members = references.get(batch[0].relative, ()) if len(batch) == 1 else ()
             # the last job file that names a file takes it away, those before copy it
             shared = frozenset(name for name in members if wanted[name] > 1)
+            if self._send_aside(batch, members, shared):
+                wanted.subtract(members)
+                continue
             taken, refused, late = self._claim(batch, members, shared, deadline)
             drops += taken
             waiting.update(refused)
@@ -127,6 +141,33 @@ class Intake:
             if not refused:
                 wanted.subtract(members)
         return Taken(drops=tuple(drops), waiting=waiting, rest=tuple(queue))
+
+    def _send_aside(self, batch: Sequence[Dropped], members: Sequence[str], shared: frozenset[str]) -> bool:
+        """Have a large claim made aside; False if this is none."""
+        if len(batch) != 1:
+            return False
+        drop = self._planned(batch[0], members)
+        if not self.large.is_large(drop, shared):
+            return False
+        self._ledger.plan_claim(drop)
+        self.large.send(drop, shared)
+        return True
+
+    def _taken_aside(self, waiting: dict[str, str]) -> list[Drop]:
+        """Take into the ledger what was claimed aside."""
+        taken: list[Drop] = []
+        for drop, outcome in self.large.back():
+            if isinstance(outcome, tuple):
+                digest, stamp = outcome
+                taken.append(replace(drop, state=DropState.CLAIMED, sha256=digest, stamp=stamp))
+                continue
+            self._undo(drop)
+            if isinstance(outcome, NotReady):
+                waiting[drop.relative] = str(outcome)
+                self._refused[drop.relative] = (self._clock() + RETRY_SECONDS, str(outcome))
+        if taken:
+            self._admit_all(taken)
+        return taken
 
     def _next_batch(
         self,
@@ -141,7 +182,8 @@ class Intake:
         size_bytes = 0
         while queue and len(batch) < BATCH_FILES and size_bytes < BATCH_BYTES and self._clock() < deadline:
             members = references.get(queue[0].relative, ())
-            if batch and members:
+            alone = bool(members) or queue[0].fingerprint.size_bytes >= LARGE_BYTES
+            if batch and alone:
                 break
             dropped = queue.popleft()
             reason = self._why_not(dropped, members, unsettled, self._clock())
@@ -150,7 +192,7 @@ class Intake:
                 continue
             batch.append(dropped)
             size_bytes += dropped.fingerprint.size_bytes
-            if members:
+            if alone:
                 break
         return batch
 
@@ -182,6 +224,8 @@ class Intake:
         self, dropped: Dropped, members: Sequence[str], unsettled: frozenset[str], now: float
     ) -> str | None:
         """Why a settled file is not to be taken yet."""
+        if reason := self.large.names().get(dropped.relative):
+            return reason
         for job in self._reserved.get(dropped.relative, ()):
             if os.path.lexists(self._layout.inbox / job):
                 state = "was taken" if self.is_part(dropped.relative) else "is not complete yet"
@@ -265,12 +309,16 @@ class Intake:
                 self._refused[drop.relative] = (self._clock() + RETRY_SECONDS, str(error))
         looked_at = len(taken) + len(undone)
         self._undo(*undone, *planned[looked_at:])
+        self._admit_all(taken)
+        return taken, refused, list(batch[looked_at:])
+
+    def _admit_all(self, taken: Sequence[Drop]) -> None:
+        """Claimed drops become jobs; the parts of those that are left where they are stay known."""
         self._admit(taken)
         for drop in taken:
             if drop.mode == "leave":
                 others = {part: job for part, job in self._parts.items() if job != drop.relative}
                 self._parts = others | dict.fromkeys(drop.members[1:], drop.relative)
-        return taken, refused, list(batch[looked_at:])
 
     def _planned(self, dropped: Dropped, members: Sequence[str]) -> Drop:
         now = self._clock()
@@ -345,7 +393,8 @@ class Intake:
             return self._recover()
 
     def _recover(self) -> list[str]:
-        told = [self._resume_claim(drop) for drop in self._ledger.drops_in(DropState.CLAIMING)]
+        claiming = (drop for drop in self._ledger.drops_in(DropState.CLAIMING) if drop.id not in self.large)
+        told = [self._resume_claim(drop) for drop in claiming]
         told += [
             f"{display(drop.relative)}: its last move was finished"
             for drop in self._ledger.drops_in(DropState.CLAIMED)
@@ -360,6 +409,9 @@ class Intake:
             # who else names a part that was not taken yet is not known here: better to begin anew
             if not all(os.path.lexists(folder / below(drop, member)) for member in drop.members):
                 raise NotReady("it was not claimed before the crash")
+            if self.large.is_large(drop):
+                self.large.send(drop)
+                return f"{name}: its claim goes on"
             digest, stamp = take(self._layout, drop)
         except (Gone, NotReady):
             self._undo(drop)

@@ -187,16 +187,26 @@ class Watch:
             WaitingFile(path=entry.relative, state=entry.state, reason=entry.reason)
             for entry in (self._scan.waiting if self._scan else ())
         ]
+        taking = self._intake.large.names()
         refused = (
             WaitingFile(path=relative, state="waiting", reason=reason)
             for relative, reason in self._refused.items()
+            if relative not in taking
         )
         inbox, answers = self._layout.inbox, self.answering
-        return [entry for entry in (*entries, *refused) if not answers or os.path.lexists(inbox / entry.path)]
+        lying = (
+            entry for entry in (*entries, *refused) if not answers or os.path.lexists(inbox / entry.path)
+        )
+        return [
+            *lying,
+            *(WaitingFile(path=path, state="taking", reason=reason) for path, reason in taking.items()),
+        ]
 
     def quiet(self) -> bool:
         """Whether the whole inbox was seen and nothing in it is about to be taken."""
         if self._scan is None or not self._scan.complete or self._rest or self._look_out is not None:
+            return False
+        if self._intake.large.names():
             return False
         return not any(entry.state in _STILL_ARRIVING for entry in self._scan.waiting)
 
@@ -247,6 +257,8 @@ class Watch:
         """Send for a look if one is due, and use what came back."""
         if self.stalled:
             self._tell_of_silence()
+        if self._intake.large.ready:
+            self._next_at = 0.0
         if self._look_out is None:
             if self._clock() < self._next_at:
                 return ()
