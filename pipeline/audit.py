@@ -219,7 +219,7 @@ def _children(folder: Path) -> list[Path]:
 def _leftovers(layout: Layout, drops: list[Drop], unfinished: set[str]) -> Iterator[str]:
     """What a crash left and nobody needs: no file of anybody's is among it."""
     at_work = {drop.id for drop in drops if drop.state in (DropState.CLAIMING, DropState.CLAIMED)}
-    rooms = ((layout.spool("any").parent, at_work), (layout.work_root, unfinished))
+    rooms = ((layout.spool_root, at_work), (layout.work_root, unfinished))
     for room, wanted in (*rooms, (layout.publishing_root, unfinished)):
         for path in _children(room):
             if path.name not in wanted:

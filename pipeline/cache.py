@@ -60,7 +60,7 @@ class TakeCache:
     def keep(self, key: str, speech: Speech) -> Speech:
         """Store a take; returns it exactly as `speech` will, so that first and later runs agree."""
         sound, sheet = self._paths(key)
-        sound.parent.mkdir(parents=True, exist_ok=True)
+        sound.parent.mkdir(exist_ok=True)  # where the state folder is away nothing is made in its place
         samples, rate_hz = to_pcm16(speech.audio), speech.audio.rate_hz
         _write(sound, _wav(samples, rate_hz))
         crash.point("take.written")

@@ -78,9 +78,14 @@ class Layout:
         """A processed drop."""
         return self.done_root / drop_id
 
+    @property
+    def spool_root(self) -> Path:
+        """Copies of drops whose source stays in the inbox (`source: leave`)."""
+        return self.state / "spool"
+
     def spool(self, drop_id: str) -> Path:
-        """The copy of a drop whose source stays in the inbox (`source: leave`)."""
-        return self.state / "spool" / drop_id
+        """One of them."""
+        return self.spool_root / drop_id
 
     def source_folder(self, drop_id: str, mode: str) -> Path:
         """Where a claimed drop's files can be read."""

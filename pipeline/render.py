@@ -60,7 +60,7 @@ def render(
     started = time.time()
     work = layout.work(job.id)
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir()  # where the state folder is away nothing is made in its place
     _refuse_changed_clip(job.spec, source)
     if job.spec.kind == "tts":
         made = speak(job, layout, tools, report, source=source, sleep=sleep)

@@ -4,6 +4,7 @@ Knows the ledger and what the last scan said; decides nothing. Invariant: the fi
 whole, at most every five seconds, and only when something in it changed: each write is synced.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,7 +165,15 @@ class StatusFile:
             return False
         fields = {"updated_at": moment(self._wall()), **asdict(snapshot)}
         data = json.dumps(fields, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        atomic_write(self._path, data, durable=False)
+        self._written = None
+        try:
+            atomic_write(self._path, data, durable=False)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # an old status would deceive, and in its room the new one may fit
+            self._path.unlink(missing_ok=True)
+            atomic_write(self._path, data, durable=False)
         self._written = snapshot
         return True
 

@@ -116,7 +116,7 @@ def _work_units(ledger: Ledger, layout: Layout) -> Iterator[Unit]:
             job = ledger.job(entry.name)
             if job is not None and job.state.ended:
                 yield _work_unit(root, place / entry.name)
-    for entry in _folders(layout.spool("any").parent):
+    for entry in _folders(layout.spool_root):
         drop = ledger.drop(entry.name)
         if drop is not None and drop.state in (DropState.DONE, DropState.FAILED):
             yield _work_unit(layout.state, layout.spool(drop.id))

@@ -30,7 +30,7 @@ from pipeline.intake.intake import Intake
 from pipeline.intake.large import LargeTakes
 from pipeline.intake.readiness import Machine
 from pipeline.intake.refused import HEAL_BY_THEMSELVES, refusal
-from pipeline.intake.roots import Role, carries_mark, memory_key, open_root, try_writing
+from pipeline.intake.roots import Role, carries_mark, check_root, memory_key, open_root, try_writing
 from pipeline.intake.watch import PATIENCE_SECONDS, Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, layout_of
@@ -41,7 +41,7 @@ from pipeline.pruner import Pruner
 from pipeline.sd_notify import Systemd
 from pipeline.service import status_line, stuck
 from pipeline.space import shortage
-from pipeline.status import MAX_LISTED, Snapshot, StatusFile, listed, snapshot_jobs
+from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
 
 if TYPE_CHECKING:
     from pipeline.metrics import Textfile
@@ -58,6 +58,8 @@ STOP_MARGIN_SECONDS = 30.0
 "for the killing of workers and the last words, after `workers.stop_seconds`"
 START_PATIENCE_SECONDS = 5.0
 "between two tries to start on a disk that is full or away"
+MAX_TOLD = 5
+"jobs that wait for room, of which the notes tell; the list of jobs tells of all"
 ONCE_PATIENCE_SECONDS = 10.0
 "trouble that lasts longer ends a run with `once`"
 
@@ -212,6 +214,8 @@ class Supervisor:
         for progress in self._ledger.progress():
             self._queue_again(progress.job, "lost")
         shutil.rmtree(self._layout.work_root, ignore_errors=True)
+        for folder in (self._layout.work_root, self._layout.cache, self._layout.spool_root):
+            folder.mkdir(exist_ok=True)
         self._ledger.set_meta("trouble", "")
 
     def _main_loop(self) -> None:
@@ -315,12 +319,16 @@ class Supervisor:
             logger.error("the status cannot be told: {}", error)
             return
         self._status_trouble = ""
-        for write in (self._status_copy.write, self._publish_status):
+        for write in (self._keep_status, self._publish_status):
             try:
                 write(snapshot)
             except (EnvironmentFailure, OSError) as error:
                 logger.error("the status cannot be written: {}", error)
                 self._status_trouble = f"The status cannot be written: {error}"
+
+    def _keep_status(self, snapshot: Snapshot) -> None:
+        check_root(self._ledger, self._layout, Role.STATE)
+        self._status_copy.write(snapshot)
 
     def _publish_status(self, snapshot: Snapshot) -> None:
         """Never beneath a mount that is away; one that does not answer is not waited for."""
@@ -374,6 +382,7 @@ class Supervisor:
     def _take(self) -> None:
         if self._paused():
             return
+        check_root(self._ledger, self._layout, Role.STATE)
         for drop in self._watch.look():
             logger.info("{}: taken as {}", display(drop.relative), drop.id)
             for job in self._ledger.jobs_of(drop.id):
@@ -583,11 +592,15 @@ class Supervisor:
         return told or ((self._status_trouble,) if self._status_trouble else ())
 
     def _without_room(self) -> tuple[str, ...]:
-        """Why jobs wait that would be done on a larger disk."""
+        """Why jobs wait that would be done on a larger disk, for the first few of them."""
         room = self._machine.room
-        jobs = self._ledger.jobs_in(JobState.QUEUED, limit=MAX_LISTED) if room else []
-        short = [(job, shortage(job.spec.need, room)) for job in jobs] if room else []
-        return tuple(f"{job.source.name} waits for room: {reason}." for job, reason in short if reason)
+        if room is None or not self._ledger.work_waits():
+            return ()
+        reasons = (
+            (job, shortage(job.spec.need, room))
+            for job in self._ledger.jobs_in(JobState.QUEUED, limit=MAX_TOLD)
+        )
+        return tuple(f"{job.source.name} waits for room: {reason}." for job, reason in reasons if reason)
 
     def _snapshot(self, state: str) -> Snapshot:
         waiting = self._watch.waiting()
@@ -600,7 +613,13 @@ class Supervisor:
             pid=os.getpid(),
             state=state,
             trouble=self._trouble(),
-            notes=(*self._watch.notes(), *self._pruner.notes, *self._reload_notes, *self._metrics_notes()),
+            notes=(
+                *self._without_room(),
+                *self._watch.notes(),
+                *self._pruner.notes,
+                *self._reload_notes,
+                *self._metrics_notes(),
+            ),
             waiting=shown,
             **{**jobs, "not_listed": {**jobs["not_listed"], "waiting": len(waiting) - len(shown)}},
         )

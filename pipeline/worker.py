@@ -90,7 +90,7 @@ def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
 def _temporary_files_in(folder: Path) -> Iterator[None]:
     """What libraries call temporary lies where it is cleared away, however this process ends."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         raise EnvironmentFailure(f"{folder} cannot be made: {error.strerror}.") from error
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -245,7 +245,11 @@ class Worker:
             self._fail_unforeseen(job, error)
 
     def _fail(self, job: Job, error: VoxspoolError) -> None:
-        """It counts as the job's own fault where the machine is well; what raises here is the machine's."""
+        self._acquit_machine(job)
+        self._end(job, JobState.FAILED, error)
+
+    def _acquit_machine(self, job: Job) -> None:
+        """A failure is the job's own where the machine is well; what raises here is the machine's fault."""
         self._ready()
         drop = self._ledger.drop(job.drop_id)
         assert drop is not None
@@ -253,7 +257,6 @@ class Worker:
         for member in drop.members:
             with contextlib.suppress(FileNotFoundError):
                 sha256_of(folder / below(drop, member))
-        self._end(job, JobState.FAILED, error)
 
     def _give_back(self, job: Job, reason: str) -> None:
         self._ledger.release(job.id, "interrupted", worker=self._name)
@@ -364,9 +367,11 @@ class Worker:
         return True
 
     def _fail_unforeseen(self, job: Job, error: Exception) -> None:
+        self._acquit_machine(job)
         logger.error("{}", "".join(traceback.format_exception(error)))
-        self._fail(
+        self._end(
             job,
+            JobState.FAILED,
             VoxspoolError(
                 f"Voxspool made a mistake over this file: {type(error).__name__}: {error}",
                 code="internal",

@@ -43,6 +43,8 @@ def config(tmp_path: Path) -> Config:
     made = resolve(parsed, tmp_path / "config.yaml")
     for folder in (made.inbox_path, made.outbox_path, made.voices_path, made.state_path):
         folder.mkdir()
+    for folder in (layout_of(made).work_root, layout_of(made).cache, layout_of(made).spool_root):
+        folder.mkdir()  # as the daemon does when it starts
     return made
 
 

@@ -28,7 +28,7 @@ from pipeline.files import (
     sha256_of,
     stat_is_regular,
 )
-from pipeline.intake.roots import check_roots
+from pipeline.intake.roots import Role, check_root, check_roots
 from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
@@ -253,6 +253,7 @@ def end_if_complete(layout: Layout, ledger: Ledger, drop_id: str) -> DropState |
     Raises RootProblem where inbox or outbox is away, or went away meanwhile: then nothing is noted, and all
     of it is done again. What is noted outlives a power cut.
     """
+    check_root(ledger, layout, Role.STATE)
     with brief_lock(layout.state / "sources.lock"):
         drop = ledger.drop(drop_id)
         jobs = ledger.jobs_of(drop_id)

@@ -425,7 +425,7 @@ class Intake:
             if self._ledger.drop(folder.name) is None:
                 for name in put_back_orphan(self._layout, folder):
                     yield f"{display(name)}: put back into the inbox, the ledger does not know it"
-        for folder in _subfolders(self._layout.state / "spool"):
+        for folder in _subfolders(self._layout.spool_root):
             if self._ledger.drop(folder.name) is None:
                 shutil.rmtree(folder, ignore_errors=True)
 

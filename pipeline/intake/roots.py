@@ -162,11 +162,16 @@ def check_roots(ledger: Ledger, layout: Layout) -> None:
     from it, and before anything is written to it.
     """
     for role in (Role.STATE, Role.INBOX, Role.OUTBOX):
-        path: Path = getattr(layout, role.value)
-        uuid = ledger.meta(memory_key(role, path))
-        if uuid is not None:
-            _status(path, role)
-            _demand(path, role, read_marker(path), uuid)
+        check_root(ledger, layout, role)
+
+
+def check_root(ledger: Ledger, layout: Layout, role: Role) -> None:
+    """The same for one of them."""
+    path: Path = getattr(layout, role.value)
+    uuid = ledger.meta(memory_key(role, path))
+    if uuid is not None:
+        _status(path, role)
+        _demand(path, role, read_marker(path), uuid)
 
 
 def _status(path: Path, role: Role) -> os.stat_result:

@@ -22,6 +22,8 @@ SPOKEN = "This sentence is number {}. It says nothing new, but it takes a while 
 class Daemon:
     """Four folders, a configuration, and the commands run on them."""
 
+    program = REPOSITORY / "daemon.py"
+
     def __init__(self, root: Path, **sections: Any) -> None:
         self.root = root
         self.inbox, self.outbox, self.voices, self.state = (
@@ -58,7 +60,7 @@ class Daemon:
         """`daemon.py run`, wherever that leads; its process id."""
         with open(self.root / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(REPOSITORY / "daemon.py"), "run", "--config", str(self.config)],
+                [sys.executable, str(self.program), "run", "--config", str(self.config)],
                 cwd=self.root,
                 stdout=log,
                 stderr=log,

@@ -23,6 +23,7 @@ class Studio:
     """Booths on one cache."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.cache = TakeCache(folder)
         self.slept: list[float] = []
         self.asked = 0

@@ -30,6 +30,7 @@ UTTERANCE = Utterance(text="Hello.", voice=Voice(name="en"), language="en", synt
 @pytest.fixture
 def cache(tmp_path: Path) -> TakeCache:
     """An empty one."""
+    (tmp_path / "cache").mkdir()
     return TakeCache(tmp_path / "cache")
 
 

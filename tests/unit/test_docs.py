@@ -582,7 +582,12 @@ def test_dependencies_page_has_every_requirement_at_its_version() -> None:
     rows = table_rows(DOCS / "dependencies.md", "package", "version")
     pinned = [
         requirement
-        for name in ("requirements-core.txt", "requirements.txt", "requirements-dev.txt", "requirements-fuzz.txt")
+        for name in (
+            "requirements-core.txt",
+            "requirements.txt",
+            "requirements-dev.txt",
+            "requirements-fuzz.txt",
+        )
         for requirement in requirements(name)
     ]
     assert sorted((row[0], row[1]) for row in rows) == sorted(pinned)

@@ -1,5 +1,6 @@
 """`status.json`: what the daemon is doing, seldom enough for a synced folder."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -78,15 +79,32 @@ def test_it_is_looked_at_no_more_often_than_it_may_be_written(file: StatusFile, 
 
 
 def test_it_is_replaced_whole(file: StatusFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full leaves the old one."""
+    """A disk that refuses the new one leaves the old one."""
     file.write(a_snapshot())
-    monkeypatch.setattr(
-        os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
+    with pytest.raises(OSError, match="Read-only"):
         file.write(a_snapshot(state="paused"))
     status = read_status(tmp_path / "status.json")
     assert status is not None and status["state"] == "running"
+    assert os.listdir(tmp_path) == ["status.json"]
+
+
+def test_a_full_disk_holds_the_new_one_in_the_place_of_the_old(
+    file: StatusFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one would deceive; while it stands there is no room."""
+    path, real = tmp_path / "status.json", os.replace
+    file.write(a_snapshot())
+
+    def full(source: str, target: str) -> None:
+        if path.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    file.write(a_snapshot(state="paused"))
+    status = read_status(path)
+    assert status is not None and status["state"] == "paused"
     assert os.listdir(tmp_path) == ["status.json"]
 
 

@@ -1,0 +1,246 @@
+"""What the machine does to us: disks that are full, gone, read-only or somebody else's.
+
+Each test shows that the trouble is named in the status with what to do, that it costs no job an attempt,
+that nothing is written where it does not belong, and that the work goes on by itself once it is mended.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon_running import SPOKEN, Daemon
+from disks import Disk, mounted, skip_unless_mounting_is_allowed
+
+from pipeline.audit import audit
+from pipeline.config import load_config
+from pipeline.layout import layout_of
+from pipeline.ledger import Ledger
+
+QUICK = {"check": {"by": "none"}, "output": {"formats": ["wav"]}}
+SENTENCE = "A short sentence."
+
+
+class HastyDaemon(Daemon):
+    """It looks and tells more often."""
+
+    program = Path(__file__).with_name("hasty_daemon.py")
+
+
+class House:
+    """A daemon whose inbox, outbox and state are disks of their own."""
+
+    def __init__(self, root: Path) -> None:
+        self.daemon = HastyDaemon(root, defaults=QUICK, workers={"min_free_mb": 0.1})
+        self.disks = {
+            name: Disk(root / name, root / "disks" / name, size=size)
+            for name, size in (("inbox", "2m"), ("outbox", "24m"), ("state", "24m"))
+        }
+        self.number = 0
+
+    def query(self, statement: str) -> list[Any]:
+        """Ask the ledger, also where it is out of sight."""
+        database = sqlite3.connect(f"file:{self.disks['state'].hidden / 'ledger.db'}?mode=ro", uri=True)
+        try:
+            return database.execute(statement).fetchall()
+        finally:
+            database.close()
+
+    def drop(self, text: str = SENTENCE) -> str:
+        """A new file in the inbox; returns its stem."""
+        stem = self.next_stem()
+        self.daemon.drop(f"{stem}.txt", text)
+        return stem
+
+    def drop_long(self) -> str:
+        """A job of some seconds, since each chunk is new and is listened to."""
+        stem = self.next_stem()
+        told = (SPOKEN.format(f"{stem} of {number}") for number in range(2, 7))
+        text = "\n".join(f"  {sentence}\n" for sentence in told)
+        self.daemon.drop(f"{stem}.yaml", f"check: {{by: pocketsphinx}}\ntext: |\n{text}")
+        return stem
+
+    def next_stem(self) -> str:
+        """A name that was not used yet."""
+        self.number += 1
+        return str(self.number)
+
+    def trouble(self) -> str:
+        """What the status says, as the command line reads it."""
+        found: list[list[str]] = []
+        for place in (self.daemon.state, self.daemon.outbox):
+            try:
+                found.append(json.loads((place / "status.json").read_bytes())["trouble"])
+            except (OSError, ValueError):
+                continue
+        return " ".join(found[0]) if found else ""
+
+    def told(self, *words: str) -> None:
+        """Wait until the status says all of `words`."""
+        try:
+            self.daemon.wait(lambda: all(word in self.trouble() for word in words), 25)
+        except AssertionError as error:
+            raise AssertionError(f"the status says {self.trouble()!r}, not {words}") from error
+
+    def done(self, stem: str) -> None:
+        """Wait until this drop has come out, and its source is where it belongs."""
+        self.daemon.manifest(stem)
+        self.daemon.wait(lambda: self.query("SELECT 1 FROM drops WHERE state = 'claimed'") == [], 25)
+
+    def finally_well(self) -> None:
+        """No attempt was burned, no trouble is left, and every file is in its place."""
+        self.daemon.wait(lambda: self.trouble() == "", 25)
+        outcomes = {row[0] for row in self.query("SELECT outcome FROM attempts")}
+        assert outcomes <= {"done", "environment", "interrupted"}, outcomes
+        assert self.query("SELECT COUNT(*) FROM jobs WHERE state != 'done'") == [(0,)]
+        layout = layout_of(load_config(self.daemon.config))
+        ledger = Ledger(layout.ledger_file, clock=float)
+        found = audit(ledger, layout)
+        ledger.close()
+        assert found.problems == ()
+
+    def outcomes(self, stem: str) -> list[str]:
+        """How each attempt at this drop ended."""
+        rows = self.query(
+            "SELECT outcome FROM attempts JOIN jobs ON job_id = jobs.id"
+            f" WHERE stem = '{stem}' AND outcome IS NOT NULL ORDER BY number"
+        )
+        return [row[0] for row in rows]
+
+    def half_results(self) -> list[str]:
+        """Sound or logs in the outbox that no manifest stands for."""
+        outbox = self.daemon.outbox
+        names = [path for path in outbox.glob("*.*") if path.suffix in (".wav", ".log")]
+        return [path.name for path in names if not path.with_suffix(".json").exists()]
+
+    def close(self) -> None:
+        """Nothing of it is left."""
+        self.daemon.kill()
+        for disk in self.disks.values():
+            disk.destroy()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """One daemon for all: each test hurts it and lets it heal."""
+    root = tmp_path_factory.mktemp("house")
+    skip_unless_mounting_is_allowed(root)
+    made = House(root)
+    try:
+        made.daemon.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(autouse=True)
+def healed(house: House) -> Iterator[None]:
+    """A test that fails leaves its fault to nobody."""
+    yield
+    for disk in house.disks.values():
+        disk.make_room()
+        if not os.path.ismount(disk.place):
+            disk.mount()
+
+
+FULL: dict[str, Callable[[Disk], None]] = {"bytes": Disk.fill, "inodes": Disk.use_up_inodes}
+
+
+@pytest.mark.parametrize("what", FULL)
+@pytest.mark.parametrize("role", ["outbox", "state"])
+def test_a_full_disk_is_waited_for(house: House, role: str, what: str) -> None:
+    """By bytes and by inodes: nothing is begun, and nothing half done is seen."""
+    disk = house.disks[role]
+    FULL[what](disk)
+    stem = house.drop()
+    house.told(f"The disk of the {role} {disk.place}", "full" if what == "bytes" else "inodes", "Make room")
+    assert house.half_results() == []
+    disk.make_room()
+    house.done(stem)
+    house.finally_well()
+
+
+def test_an_inbox_without_inodes_keeps_what_it_holds(house: House) -> None:
+    """A claim makes a folder, which is one file more."""
+    disk = house.disks["inbox"]
+    hidden = disk.place / ".arriving"
+    hidden.write_text(SENTENCE)
+    disk.use_up_inodes()
+    stem = house.next_stem()
+    hidden.rename(disk.place / f"{stem}.txt")
+    house.told(f"The disk of the inbox {disk.place}", "inodes", "Make room")
+    assert (disk.place / f"{stem}.txt").exists()
+    disk.make_room()
+    house.done(stem)
+    house.finally_well()
+
+
+def test_work_goes_on_with_an_inbox_without_a_byte_of_room(house: House) -> None:
+    """What lies there can be claimed and put away by renames."""
+    stem = house.drop()
+    house.disks["inbox"].fill()
+    house.done(stem)
+    house.finally_well()
+
+
+def test_an_outbox_that_becomes_read_only(house: House) -> None:
+    """Somebody remounted it."""
+    outbox = house.disks["outbox"]
+    outbox.read_only(True)
+    try:
+        stem = house.drop()
+        house.told(f"The outbox {outbox.place} is read-only", "remount")
+    finally:
+        outbox.read_only(False)
+    house.done(stem)
+    house.finally_well()
+
+
+@pytest.mark.parametrize("role", ["inbox", "outbox", "state"])
+def test_an_unmounted_root_is_neither_read_nor_written(house: House, role: str) -> None:
+    """In the middle of a job: the bare folder below stays as empty as it was."""
+    disk = house.disks[role]
+    stem = house.drop_long()
+    house.daemon.wait(lambda: house.daemon.progress()[0] >= 2)
+    disk.unmount()
+    try:
+        house.told(str(disk.place), "Mount it again")
+        house.daemon.wait(lambda: house.outcomes(stem) == ["environment"])
+        assert list(disk.place.iterdir()) == []
+    finally:
+        disk.mount()
+    house.done(stem)
+    house.finally_well()
+
+
+@pytest.mark.parametrize("role", ["inbox", "outbox", "state"])
+def test_something_is_mounted_over_a_root(house: House, role: str) -> None:
+    """An empty disk: nothing is taken from it and nothing put into it."""
+    disk = house.disks[role]
+    with mounted(disk.place, "size=1m"):
+        if role == "inbox":
+            (disk.place / "decoy.txt").write_text("Not ours.")
+        stem = "" if role == "inbox" else house.drop()
+        house.told(str(disk.place), "Mount")
+        assert [path.name for path in disk.place.iterdir()] == (["decoy.txt"] if role == "inbox" else [])
+    stem = stem or house.drop()
+    house.done(stem)
+    house.finally_well()
+
+
+@pytest.mark.parametrize("role", ["inbox", "outbox"])
+def test_a_root_is_replaced_by_another_folder(house: House, role: str) -> None:
+    """With a mark of its own: somebody mounted the wrong share."""
+    place = house.disks[role].place
+    mark = place / ".voxspool-root"
+    own = mark.read_bytes()
+    mark.write_text(json.dumps({"uuid": "other", "role": role}))
+    try:
+        house.told(f"The {role} {place} carries another mark", "Mount it again")
+    finally:
+        mark.write_bytes(own)
+    house.done(house.drop())
+    house.finally_well()
