@@ -49,8 +49,10 @@ def explain(
         told = [f"{display(path)} is neither in the inbox nor in the outbox, and was never seen there."]
     if not daemon_runs:
         told.append("Voxspool is not running: nothing happens to any file. Start it with `make run`.")
-    elif layout.pause_file.exists():
-        told.append(f"Voxspool is paused: delete {layout.pause_file} to go on.")
+    elif pauses := [
+        str(path) for path in (layout.own_pause_file, layout.pause_file) if os.path.lexists(path)
+    ]:
+        told.append(f"Voxspool is paused: delete {' and '.join(pauses)} to go on.")
     elif status and status.get("trouble"):
         told.append(f"Voxspool cannot go on: {' '.join(status['trouble'])}")
     return told

@@ -120,6 +120,11 @@ class Layout:
         """While it exists, nothing new is started."""
         return self.inbox / "PAUSE"
 
+    @property
+    def own_pause_file(self) -> Path:
+        """The same, for an inbox that cannot be written to."""
+        return self.state / "PAUSE"
+
 
 def last_place(layout: Layout, drop: Drop) -> Path | None:
     """Where an ended drop's own file lies; None if it was deleted, pruned or left in the inbox.

@@ -426,8 +426,8 @@ class Progress:
         self._written = 0.0
 
     def paused(self) -> bool:
-        """Whether the pause file lies in the inbox."""
-        return os.path.lexists(self._layout.pause_file)
+        """Whether a pause file lies in the inbox or in the state folder."""
+        return any(map(os.path.lexists, (self._layout.own_pause_file, self._layout.pause_file)))
 
     def loading(self, what: str) -> None:
         """Something is about to be loaded, which may take minutes."""

@@ -122,14 +122,14 @@ class Watch:
         return self._out_seconds() >= STALLED_SECONDS
 
     def paused(self) -> bool:
-        """Whether the pause file lies in the inbox; as last known while that does not answer."""
+        """Whether a pause file lies in inbox or state; as last known while the inbox does not answer."""
         patience = 0.0
         if self._glance_out is None:
             self._glance_out = self._glances.send(lambda: os.path.lexists(self._layout.pause_file))
             self._glanced_at, patience = self._clock(), GLANCE_SECONDS
         if self._glance_out.wait(patience):
             self._paused, self._glance_out = self._glance_out.result(), None
-        return self._paused
+        return self._paused or os.path.lexists(self._layout.own_pause_file)
 
     def look(self) -> tuple[Drop, ...]:
         """Scan and take, if it is time to; returns what was taken."""

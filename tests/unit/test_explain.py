@@ -406,4 +406,6 @@ def test_a_daemon_that_does_not_run_or_is_paused_is_the_reason(asker: Asker) -> 
     assert asker.ask("a.txt", runs=False).endswith("Start it with `make run`.")
     asker.layout.pause_file.touch()
     assert asker.ask("a.txt").endswith(f"Voxspool is paused: delete {asker.layout.pause_file} to go on.")
+    asker.layout.pause_file.rename(asker.layout.own_pause_file)
+    assert asker.ask("a.txt").endswith(f"Voxspool is paused: delete {asker.layout.own_pause_file} to go on.")
     assert "paused" not in asker.ask("a.txt", runs=False)

@@ -335,6 +335,16 @@ def test_a_slow_look_is_used_when_it_comes_back(
     assert [drop.relative for drop in eyes.watch.look()] == ["a.txt"]
 
 
+def test_a_pause_file_in_the_state_folder_counts_too(see: Any, layout: Layout) -> None:
+    """Nobody may be able to write into the inbox."""
+    eyes = see("leave")
+    assert not eyes.watch.paused()
+    layout.own_pause_file.touch()
+    assert eyes.watch.paused()
+    layout.own_pause_file.unlink()
+    assert not eyes.watch.paused()
+
+
 def test_the_pause_file_is_asked_for_without_waiting(see: Any, layout: Layout, silence: Silence) -> None:
     """While the inbox is silent the last answer holds."""
     eyes = see()

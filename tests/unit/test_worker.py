@@ -337,11 +337,12 @@ def test_a_cancelled_job_ends_at_its_next_chunk(shop: Shop, monkeypatch: pytest.
     assert (shop.layout.failed / "story.txt").exists()
 
 
-def test_a_pause_gives_the_job_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing new is begun."""
+@pytest.mark.parametrize("where", ["pause_file", "own_pause_file"])
+def test_a_pause_gives_the_job_back(shop: Shop, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """And nothing new is begun; nobody may be able to write into the inbox."""
     monkeypatch.setattr(room, "HEARTBEAT_SECONDS", 0.0)
     shop.drop()
-    shop.layout.pause_file.touch()
+    getattr(shop.layout, where).touch()
     assert shop.work().state is JobState.QUEUED
     assert shop.engine.spoken == [] and shop.worker._next() is None
 
