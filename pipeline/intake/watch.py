@@ -129,7 +129,7 @@ class Watch:
             self._glanced_at, patience = self._clock(), GLANCE_SECONDS
         if self._glance_out.wait(patience):
             self._paused, self._glance_out = self._glance_out.result(), None
-        return self._paused or os.path.lexists(self._layout.own_pause_file)
+        return self._paused or self._layout.own_pause_file.exists()
 
     def look(self) -> tuple[Drop, ...]:
         """Scan and take, if it is time to; returns what was taken."""
