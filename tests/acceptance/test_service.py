@@ -164,6 +164,7 @@ def test_a_share_that_is_away_at_the_start_is_no_reason_to_be_killed(
     daemon.command("--once", check=True)  # leaves the marks
     systemd.told.clear()
     share = daemon.inbox.rename(daemon.root / "share")
+    daemon.inbox.mkdir()  # the place where it is mounted
     start(daemon, "pipeline.intake.watch.ROOT_RETRY_SECONDS=0.5")
     daemon.wait(lambda: systemd.heard("READY"))
     assert systemd.heard("STATUS", r"nothing to do \| The inbox .* has lost its mark")
