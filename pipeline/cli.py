@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -372,7 +373,9 @@ def prune_files(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(retention.describe(prune.rehearse(ledger, layout, rules, more_than_half=half))))
         return 0
-    plan, outcome = prune.prune(ledger, layout, rules, more_than_half=half)
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+    plan, outcome = prune.prune(ledger, layout, rules, more_than_half=half, stopped=lambda: bool(asked))
     print("\n".join(retention.describe(plan)))
     print(outcome.told)
     for spared in outcome.kept:

@@ -29,6 +29,7 @@ from pipeline.tallies import Tally
 CLOCK_FACT = "prune_clock"
 DOUBT_FACT = "prune_clock_doubt"
 NOTES_FACT, DONE_FACT = "prune_notes", "prune_done"
+FORGET_AT_ONCE = 50
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -115,26 +116,28 @@ def look_at_clock() -> Seen:
     return Seen(wall=time.time(), uptime=time.clock_gettime(time.CLOCK_BOOTTIME), boot=boot)
 
 
-def apply(made: Plan, ledger: Ledger, layout: Layout) -> Outcome:
-    """Carry out a plan, looking at everything once more. What cannot go is told, not raised."""
+def apply(
+    made: Plan, ledger: Ledger, layout: Layout, *, stopped: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Carry out a plan, looking at everything once more. What cannot go is told, not raised.
+
+    Ends early, between two things, when it is `stopped`; the next run goes on from there.
+    """
     removed, kept = [], []
-    guards = Guards(ledger, layout)
+    guards, hands = Guards(ledger, layout), _Hands(ledger)
     for item in made.going:
+        if stopped():
+            break
         reason = guards.lost(item.unit) or _superseded(item.unit, ledger) or guards.obstacle(item.unit)
-        if not reason:
-            try:
-                _remove(item.unit)
-                _forget(item.unit, ledger)
-            except OSError as error:
-                reason = f"cannot be removed: {error.strerror}"
+        reason = reason or hands.remove(item.unit)
         if reason:
             kept.append(Spared(unit=item.unit, reason=reason))
         else:
             removed.append(item)
     for unit in made.lost:
-        if not _superseded(unit, ledger):
-            ledger.results.forget(unit.folder, unit.stem)
-    forgotten = ledger.history.forget(made.forgotten)
+        hands.forget(unit)
+    hands.finish()
+    forgotten = 0 if stopped() else ledger.history.forget(made.forgotten)
     outcome = Outcome(removed=tuple(removed), kept=tuple(kept), forgotten=forgotten)
     if outcome.bytes:
         ledger.tallies.add(Tally.PRUNED_BYTES, outcome.bytes)
@@ -142,7 +145,12 @@ def apply(made: Plan, ledger: Ledger, layout: Layout) -> Outcome:
 
 
 def prune(
-    ledger: Ledger, layout: Layout, rules: Retention, *, more_than_half: bool = False
+    ledger: Ledger,
+    layout: Layout,
+    rules: Retention,
+    *,
+    more_than_half: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Plan, Outcome]:
     """Plan, carry out, and remember what there is to say of it. Raises EnvironmentFailure where that is
     being done already.
@@ -151,7 +159,7 @@ def prune(
         if not alone:
             raise EnvironmentFailure("Pruning is going on already.", hint="Wait until it has ended.")
         made = rehearse(ledger, layout, rules, more_than_half=more_than_half)
-        outcome = apply(made, ledger, layout)
+        outcome = apply(made, ledger, layout, stopped=stopped)
         ledger.set_meta(NOTES_FACT, json.dumps(made.notes))
         ledger.set_meta(DONE_FACT, outcome.told)
     return made, outcome
@@ -199,19 +207,61 @@ def _superseded(unit: Unit, ledger: Ledger) -> str:
 # -- removing ----------------------------------------------------------------------------------
 
 
-def _remove(unit: Unit) -> None:
-    if unit.pool in (Pool.SOURCES, Pool.WORK):
-        with contextlib.suppress(FileNotFoundError), inside(unit.root, unit.folder.parent) as parent:
-            shutil.rmtree(unit.folder.name, dir_fd=parent)
-        return
+class _Hands:
+    """Removes, and tells the ledger: of results some at a time, since each commit waits for the disk."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._results: list[Unit] = []
+
+    def remove(self, unit: Unit) -> str:
+        """Remove a unit; returns why it cannot be, if so."""
+        try:
+            if unit.pool is Pool.SOURCES:
+                self._remove_source(unit)
+            elif unit.pool is Pool.WORK:
+                _remove_folder(unit)
+            else:
+                _remove_pieces(unit)
+        except OSError as error:
+            return f"cannot be removed: {error.strerror}"
+        if unit.pool is Pool.RESULTS:
+            self.forget(unit)
+        return ""
+
+    def forget(self, unit: Unit) -> None:
+        """A result is gone. After a crash before the ledger knows, somebody seems to have taken it away."""
+        self._results.append(unit)
+        if len(self._results) >= FORGET_AT_ONCE:
+            self.finish()
+
+    def finish(self) -> None:
+        """Tell the ledger of all that is gone."""
+        if self._results:
+            self._ledger.results.forget_these(
+                (unit.folder, unit.stem, unit.key, unit.moment) for unit in self._results
+            )
+            self._results.clear()
+
+    def _remove_source(self, unit: Unit) -> None:
+        """The ledger first: a folder that a crash leaves behind goes later, one that is missed looks lost."""
+        drop = self._ledger.drop(unit.key)
+        assert drop is not None
+        self._ledger.end_drop(drop.id, DropState.DONE, "")
+        try:
+            _remove_folder(unit)
+        except OSError:
+            self._ledger.end_drop(drop.id, DropState.DONE, drop.location)
+            raise
+
+
+def _remove_folder(unit: Unit) -> None:
+    with contextlib.suppress(FileNotFoundError), inside(unit.root, unit.folder.parent) as parent:
+        shutil.rmtree(unit.folder.name, dir_fd=parent)
+
+
+def _remove_pieces(unit: Unit) -> None:
     with inside(unit.root, unit.folder) as folder:
         for piece in unit.pieces:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(piece.name, dir_fd=folder)
-
-
-def _forget(unit: Unit, ledger: Ledger) -> None:
-    if unit.pool is Pool.RESULTS:
-        ledger.results.forget(unit.folder, unit.stem)
-    elif unit.pool is Pool.SOURCES:
-        ledger.end_drop(unit.key, DropState.DONE, "")

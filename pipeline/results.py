@@ -8,7 +8,7 @@ that after a crash we know our own.
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
@@ -139,6 +139,14 @@ class Results:
         """The result was pruned, or never came."""
         with self._db.transaction() as db:
             db.execute("DELETE FROM results WHERE stem_key = ?", (_key(folder, stem),))
+
+    def forget_these(self, results: Iterable[tuple[PurePosixPath, str, str, float]]) -> None:
+        """These were pruned: folder, stem, job, moment of publication. A newer one of the name stays."""
+        with self._db.transaction() as db:
+            db.executemany(
+                "DELETE FROM results WHERE stem_key = ? AND job_id = ? AND published_at = ?",
+                [(_key(folder, stem), job_id, published) for folder, stem, job_id, published in results],
+            )
 
 
 def _key(folder: PurePosixPath, stem: str) -> str:

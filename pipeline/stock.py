@@ -77,7 +77,9 @@ def _standing(folder: Path, files: Sequence[ResultFile]) -> list[ResultFile]:
 
 
 def _source_units(ledger: Ledger, layout: Layout) -> Iterator[Unit]:
+    """Processed drops; and folders of some that were pruned, where a crash came between ledger and disk."""
     recordings = ledger.drops_of_kind("vc")
+    standing = {entry.name for entry in _folders(layout.done_root)}
     for drop in ledger.drops_in(DropState.DONE):
         if drop.mode == "move" and drop.location:
             yield Unit(
@@ -90,6 +92,8 @@ def _source_units(ledger: Ledger, layout: Layout) -> Iterator[Unit]:
                 moment=drop.claimed_at if drop.ended_at is None else drop.ended_at,
                 recording=drop.id in recordings,
             )
+        elif drop.mode == "move" and drop.id in standing:
+            yield _work_unit(layout.inbox, layout.done(drop.id))
 
 
 def _source_pieces(drop: Drop, folder: Path) -> tuple[Piece, ...]:

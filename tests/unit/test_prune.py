@@ -807,3 +807,88 @@ def test_more_than_so_many_jobs_are_forgotten_before_a_year(ledger: Ledger, layo
     ledger._clock.now += DAY  # type: ignore[attr-defined]
     prune(ledger, layout, rules)
     assert len(known(ledger)) in (1000, 1001) and "0050" not in known(ledger) and "1099" in known(ledger)
+
+
+# -- ended in the middle -----------------------------------------------------------------------
+
+
+def test_it_stops_between_two_jobs_when_it_is_told_to(ledger: Ledger, layout: Layout) -> None:
+    """No job is left in halves, the ledger knows what is gone, and the next run goes on."""
+    for stem in "abcdef":
+        a_result(ledger, layout, stem)
+    plan = made(ledger, layout)
+    assert len(plan.going) == 3
+    asked = iter([False, True, True, True])
+    outcome = apply(plan, ledger, layout, stopped=lambda: next(asked))
+    assert [item.unit.name for item in outcome.removed] == ["a"]
+    assert {result.stem for result in ledger.results.all()} == set("bcdef")
+    assert prune(ledger, layout, more_than_half=True) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("at", ["before anything went", "half way"])
+def test_a_crash_while_a_source_goes_is_mended_by_the_next_run(
+    ledger: Ledger, layout: Layout, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """It is never missed where the ledger says that it is, and its folder does not stay for ever."""
+    paths = [a_source(ledger, layout, key) for key in ("a", "b", "c", "d")]
+    rules = RULES.model_copy(update={"vc_inputs_max_gb": 350e-9})
+    plan = made(ledger, layout, rules)
+
+    class Crash(BaseException):
+        """As a power cut."""
+
+    def crash(name: str, *, dir_fd: int) -> None:
+        if at == "half way":
+            os.unlink(f"{name}/talk.wav", dir_fd=dir_fd)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.prune.shutil.rmtree", crash)
+        with pytest.raises(Crash):
+            apply(plan, ledger, layout)
+    drop = ledger.drop("a")
+    assert drop is not None and drop.location == "" and paths[0].parent.exists()
+    os.utime(paths[0].parent, (1, 1))
+    if paths[0].exists():
+        os.utime(paths[0], (1, 1))
+    assert prune(ledger, layout, rules) == [".voxspool/done/a"]
+    assert [path.exists() for path in paths] == [False, True, True, True]
+
+
+def test_a_source_that_cannot_be_removed_stays_known(
+    ledger: Ledger, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No right to: it is where the ledger says that it is."""
+    paths = [a_source(ledger, layout, key) for key in ("a", "b", "c", "d")]
+    rules = RULES.model_copy(update={"vc_inputs_max_gb": 350e-9})
+    plan = made(ledger, layout, rules)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pipeline.prune.shutil.rmtree", refuse)
+    outcome = apply(plan, ledger, layout)
+    assert [item.reason for item in outcome.kept] == ["cannot be removed: Permission denied"]
+    drop = ledger.drop("a")
+    assert drop is not None and drop.location and paths[0].exists()
+
+
+def test_a_result_published_while_its_forerunner_goes_stays_known(
+    ledger: Ledger, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is told of what went some at a time: a new one of the same name may have come by then."""
+    for stem in "abcdef":
+        a_result(ledger, layout, stem)
+    plan = made(ledger, layout)
+    real = os.unlink
+    fresh: list[Path] = []
+
+    def unlink(path: object, *, dir_fd: int) -> None:
+        real(path, dir_fd=dir_fd)  # type: ignore[arg-type]
+        if str(path) == "b.wav" and not fresh:
+            fresh.extend(a_result(ledger, layout, "a"))
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    apply(plan, ledger, layout)
+    assert all(path.exists() for path in fresh)
+    assert {result.stem for result in ledger.results.all()} == {"a", "d", "e", "f"}
