@@ -1,8 +1,8 @@
 """How much room a job will take up, and how much there is.
 
 Estimates are pure: they follow from the frozen settings and the size of what was dropped alone. `look` asks
-a disk. Knows usual sizes of sound, nothing of the ledger. Invariant: an estimate is never below what the
-same job took in the measurements of tests/unit/test_space.py.
+a disk. Knows usual sizes of sound, nothing of the ledger. Invariant: no estimate is below what the same job
+takes in bench/space.py.
 """
 
 import os
