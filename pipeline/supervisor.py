@@ -1,9 +1,8 @@
 """The one long-lived process: startup, main loop, shutdown.
 
-Has the inbox watched, keeps the workers alive, tells what is going on. Speaks nothing itself and
+Has the inbox watched and the workers tended, tells what is going on. Speaks nothing itself and
 never loads a model. Invariants: signal handlers only set a flag; an unusable folder stops the
-intake, never the daemon; a worker that hangs is killed, one that cannot start is not respawned for
-ever.
+intake, never the daemon.
 """
 
 import contextlib
@@ -11,7 +10,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from loguru import logger
 
 from pipeline import __version__, notify
 from pipeline.config import Config, load_config
+from pipeline.crew import Crew
 from pipeline.errors import ConfigError, EnvironmentFailure, LedgerDamaged
 from pipeline.events import emit
 from pipeline.files import display, exclusive_lock
@@ -34,8 +33,8 @@ from pipeline.intake.roots import Role, carries_mark, check_root, memory_key, op
 from pipeline.intake.watch import PATIENCE_SECONDS, Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, layout_of
-from pipeline.ledger import Ledger, Progress
-from pipeline.pools.base import Ended, WorkerPool
+from pipeline.ledger import Ledger
+from pipeline.pools.base import WorkerPool
 from pipeline.pools.local import LocalPool
 from pipeline.pruner import Pruner
 from pipeline.sd_notify import Systemd
@@ -47,13 +46,7 @@ if TYPE_CHECKING:
     from pipeline.metrics import Textfile
 
 TICK_SECONDS = 1.0
-REAP_SECONDS = 0.05
-START_FAILURES_ALLOWED = 3
-"workers in a row that end within seconds without having had a job"
-START_SECONDS = 15.0
-START_AGAIN_SECONDS = 60.0
-DEAF_SECONDS = 60.0
-"longer than a worker waits after the machine was at fault"
+ONCE_TICK_SECONDS = 0.1
 STOP_MARGIN_SECONDS = 30.0
 "for the killing of workers and the last words, after `workers.stop_seconds`"
 START_PATIENCE_SECONDS = 5.0
@@ -108,14 +101,8 @@ class Supervisor:
             for path in (self._layout.status_file, self._layout.status_copy)
         )
         self._started_at = time.time()
-        self._start_failures = 0
-        self._deaf_since: dict[str, float] = {}
-        self._worker_trouble = ""
-        self._filled_at = 0.0
-        self._unburied: list[tuple[Ended, str]] = []
         self._tick_trouble = ""
         self._status_trouble = ""
-        self._workers_not_before = 0.0
         self._troubled_since: float | None = None
         self._sources_owed = self._leftovers = True
         self._large = LargeTakes(self._layout)
@@ -172,7 +159,7 @@ class Supervisor:
                 self._status.write(starting)
         deadline = time.monotonic() + START_PATIENCE_SECONDS
         while not self._asked.stop and time.monotonic() < deadline:
-            time.sleep(REAP_SECONDS)
+            time.sleep(ONCE_TICK_SECONDS)
 
     def _startup(self) -> None:
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
@@ -196,7 +183,8 @@ class Supervisor:
         self._config = config
         self._intake = Intake(self._layout, self._ledger, config, clock=time.time, large=self._large)
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
-        self._pool = self._given_pool or LocalPool(config, config.workers.count)
+        pool = self._given_pool or LocalPool(config, config.workers.count)
+        self._crew = Crew(config, pool, self._ledger, self._layout, self._machine, fail=self._end_failed)
         self._hooks = notify.hooks(config.notify)
         self._pruner.configure(config)
         self._metrics = self._textfile(config)
@@ -212,7 +200,7 @@ class Supervisor:
     def _recover(self) -> None:
         """What an earlier run left behind is ordinary work."""
         for progress in self._ledger.progress():
-            self._queue_again(progress.job, "lost")
+            self._crew.queue_again(progress.job, "lost")
         shutil.rmtree(self._layout.work_root, ignore_errors=True)
         for folder in (self._layout.work_root, self._layout.cache, self._layout.spool_root):
             folder.mkdir(exist_ok=True)
@@ -223,7 +211,7 @@ class Supervisor:
             self.on_tick()
             if self._once and self._nothing_left():
                 return
-            self._watch.wait(REAP_SECONDS * 2 if self._once else TICK_SECONDS)
+            self._watch.wait(ONCE_TICK_SECONDS if self._once else TICK_SECONDS)
 
     def _shutdown(self) -> None:
         """Workers finish their chunk and give their job back; who does not end in time is killed."""
@@ -233,26 +221,12 @@ class Supervisor:
         self._pruner.stop()
         try:
             self._tell_status("stopping", force=True)
-            self._stop_workers()
+            self._crew.stop(prove_life=self._prove_life)
             self._tell_status("stopped", force=True)
         except EnvironmentFailure as error:  # the ledger cannot say whose jobs they were: the next start does
             logger.error("{}", error.in_full)
-            self._pool.kill_all()
+            self._crew.kill_all()
         self._watch.close()
-
-    def _stop_workers(self, *, unless: Callable[[], bool] = lambda: False) -> bool:
-        """Have every worker ended, by force when its time is over; False if `unless` came first."""
-        self._pool.stop()
-        deadline = time.monotonic() + self._config.workers.stop_seconds
-        while self._pool.names() and time.monotonic() < deadline:
-            if unless():
-                return False
-            self._bury(self._pool.reap(), "interrupted")
-            self._prove_life()
-            time.sleep(REAP_SECONDS)
-        self._pool.kill_all()
-        self._bury(self._pool.reap(), "interrupted")
-        return True
 
     # -- one tick --------------------------------------------------------------------------------
 
@@ -261,7 +235,7 @@ class Supervisor:
         before, self._tick_trouble = self._tick_trouble, ""
         for duty in (
             self._reload_if_asked,
-            self._tend_workers,
+            self._tend_crew,
             self._take,
             self._look_at_machine,
             self._tell_ready,
@@ -376,6 +350,10 @@ class Supervisor:
                 end_if_complete(self._layout, self._ledger, drop_id)
             self._sources_owed = False
 
+    def _tend_crew(self) -> None:
+        self._crew.tend(open_=self._watch.open, paused=self._paused())
+        self._sources_owed |= self._crew.has_buried()
+
     def _prune_if_due(self) -> None:
         self._pruner.tend(may_start=self._watch.open)
 
@@ -426,96 +404,8 @@ class Supervisor:
         if ended is not None:
             self._tell(ended)
 
-    # -- workers ---------------------------------------------------------------------------------
-
-    def _tend_workers(self) -> None:
-        self._bury(self._pool.reap(), "died")
-        self._kill_stalled()
-        self._kill_deaf()
-        if not self._watch.open or time.monotonic() < self._workers_not_before:
-            return
-        if self._pool.fill():
-            self._filled_at = time.monotonic()
-        elif time.monotonic() - self._filled_at > START_SECONDS:
-            self._start_failures, self._worker_trouble = 0, ""
-
-    def _bury(self, ended: list[Ended], outcome: str) -> None:
-        """Queue the jobs of workers that are gone; those that a full disk leaves unwritten come next time."""
-        self._unburied += [(worker, outcome) for worker in ended]
-        while self._unburied:
-            worker, outcome = self._unburied[0]
-            jobs = self._ledger.running_of(worker.worker)
-            for job in jobs:
-                self._queue_again(job, outcome)
-            del self._unburied[0]
-            shutil.rmtree(self._layout.scratch(worker.worker), ignore_errors=True)
-            self._sources_owed = True
-            if outcome == "died" and worker.exit_code not in (0, -signal.SIGTERM):
-                logger.error("worker {} ended: {}", worker.worker, _how(worker.exit_code))
-                self._count_start_failure(worker, had_a_job=bool(jobs))
-
-    def _count_start_failure(self, worker: Ended, *, had_a_job: bool) -> None:
-        if had_a_job or worker.lived_seconds > START_SECONDS:
-            self._start_failures, self._worker_trouble = 0, ""
-            return
-        self._start_failures += 1
-        if self._start_failures >= START_FAILURES_ALLOWED:
-            self._workers_not_before = time.monotonic() + START_AGAIN_SECONDS
-            self._worker_trouble = (
-                f"Workers cannot start ({_how(worker.exit_code)}); see {self._layout.logs}."
-                f" The next try is in {START_AGAIN_SECONDS:.0f} s."
-            )
-            logger.error("{}", self._worker_trouble)
-
-    def _queue_again(self, job: Job, outcome: str) -> None:
-        """A job whose worker is gone is queued again, unless it has cost too many workers already."""
-        deaths = self._ledger.bury(job.id, outcome, max_deaths=self._config.workers.max_attempts)
-        if deaths is None:
-            logger.warning("{} {}: queued again, it was {}", job.id, job.source.name, outcome)
-            return
-        self._end(
-            job,
-            JobState.FAILED,
-            "worker_died",
-            f"{job.source.name} ended the process that worked on it {deaths} times.",
-            f"The log in {self._layout.logs} may tell why. The file may be damaged or far too large.",
-        )
-
-    def _kill_stalled(self) -> None:
-        now = time.monotonic()
-        for progress in self._ledger.progress():
-            limit = self._silence_allowed(progress)
-            # who waited for the machine could not tell of any progress
-            if now - max(progress.heartbeat_at, self._machine.well_since) > limit:
-                logger.error("worker {} shows no progress for {:.0f} s: killed", progress.worker, limit)
-                self._pool.kill(progress.worker)
-                if _loads(progress):
-                    self._fail_loading(progress.job, progress.stage, limit)
-
-    def _kill_deaf(self) -> None:
-        """A worker that takes no job for a minute though there is one hangs too, and shows it in no job."""
-        idle = set(self._pool.names()) - {progress.worker for progress in self._ledger.progress()}
-        able = self._watch.open and not self._paused() and self._machine.failure is None
-        wanted = idle and able and self._ledger.work_waits(self._machine.room)
-        now = time.monotonic()
-        self._deaf_since = {name: self._deaf_since.get(name, now) for name in idle} if wanted else {}
-        for name, since in self._deaf_since.items():
-            if now - since > DEAF_SECONDS:
-                logger.error("worker {} takes no job for {:.0f} s: killed", name, DEAF_SECONDS)
-                self._pool.kill(name)
-
-    def _silence_allowed(self, progress: Progress) -> float:
-        """Seconds between two signs of life of a running job."""
-        return self._config.models.load_seconds if _loads(progress) else self._config.workers.stall_seconds
-
-    def _fail_loading(self, job: Job, stage: str, limit: float) -> None:
-        self._end(
-            job,
-            JobState.FAILED,
-            "model_load",
-            f"{stage.capitalize()} took longer than {limit:.0f} s.",
-            "Is the machine out of memory? models.load_seconds in config.yaml sets the limit.",
-        )
+    def _end_failed(self, job: Job, code: str, message: str, hint: str) -> None:
+        self._end(job, JobState.FAILED, code, message, hint)
 
     # -- configuration ---------------------------------------------------------------------------
 
@@ -536,10 +426,9 @@ class Supervisor:
             self._remember(error.code, told)
             return
         self._reload_notes = ()
-        if not self._stop_workers(unless=lambda: self._asked.stop):
+        if not self._crew.stop(prove_life=self._prove_life, unless=lambda: self._asked.stop):
             return
         self._watch.close()
-        self._worker_trouble, self._start_failures, self._workers_not_before = "", 0, 0.0
         self._use(_for_once(fresh) if self._once else fresh)
         logger.info("configuration reloaded")
 
@@ -575,7 +464,7 @@ class Supervisor:
             running = self._ledger.progress()
         except EnvironmentFailure:  # it is trouble, and told as such; a new start would not mend the disk
             running = []
-        return stuck(time.monotonic(), self._watch.look_seconds(), running, self._silence_allowed)
+        return stuck(time.monotonic(), self._watch.look_seconds(), running, self._crew.silence_allowed)
 
     # -- telling ---------------------------------------------------------------------------------
 
@@ -584,7 +473,7 @@ class Supervisor:
         known = (
             "" if self._machine.failure is None else self._machine.failure.in_full,
             self._watch.trouble,
-            self._worker_trouble,
+            self._crew.trouble,
             self._tick_trouble,
             self._ledger.meta("trouble") or "",
         )
@@ -640,18 +529,8 @@ def _make_state(layout: Layout) -> None:
         ) from error
 
 
-def _loads(progress: Progress) -> bool:
-    return progress.stage.startswith("loading")
-
-
 def _for_once(config: Config) -> Config:
     """A run that ends cannot wait for parts that may come later."""
     return config.model_copy(
         update={"intake": config.intake.model_copy(update={"wait_for_parts_seconds": 0.0})}
     )
-
-
-def _how(exit_code: int) -> str:
-    if exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
-    return f"exit status {exit_code}"
