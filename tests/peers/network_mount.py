@@ -1,4 +1,4 @@
-"""A folder that reaches this machine over the network only: sshfs on a server of its own, on loopback.
+"""A folder that reaches this machine over the network only: sshfs or rclone, with a server on loopback.
 
 Knows no Voxspool. What is written into `far` is another machine's doing: no event tells of it in `near`.
 """
@@ -106,3 +106,23 @@ class Share:
         assert self.process is not None
         kill_group(self.process)
         self.process.wait(10)
+
+
+# What docs/shared-folders.md recommends for a mounted WebDAV folder.
+RCLONE_OPTIONS = ("--vfs-cache-mode=off", "--dir-cache-time=5s")
+
+
+def mount_webdav(programs: Programs, far: Path, near: Path) -> None:
+    """Serve `far` by WebDAV and mount that at `near`, both by rclone."""
+    need_fuse()
+    rclone, port = needed("rclone", "rclone"), free_port()
+    for folder in (far, near):
+        folder.mkdir(parents=True, exist_ok=True)
+    serve = [rclone, "serve", "webdav", "--addr", f"127.0.0.1:{port}", "--dir-cache-time=0s", far]
+    programs.start(f"webdav-{near.name}", serve)
+    wait_for("rclone serves", lambda: answers(port), evidence=programs.log(f"webdav-{near.name}").read_text)
+    address = f"--webdav-url=http://127.0.0.1:{port}"
+    cache = f"--cache-dir={near.with_name(near.name + '.cache')}"
+    programs.mount(
+        f"rclone-{near.name}", [rclone, "mount", ":webdav:", near, address, cache, *RCLONE_OPTIONS], near
+    )

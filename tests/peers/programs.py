@@ -54,7 +54,12 @@ def free_port() -> int:
 
 def answers(port: int) -> bool:
     """Whether somebody listens on this port of the loopback interface."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2.0):
+    return reachable("127.0.0.1", port)
+
+
+def reachable(address: str, port: int) -> bool:
+    """The same for any loopback address."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=2.0):
         return True
     return False
 
@@ -86,10 +91,19 @@ class Programs:
         self, name: str, command: Sequence[str | Path], env: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[bytes]":
         """Run a program in a group of its own; what it prints goes to `<name>.log`."""
+        return self._run(name, command, env, subprocess.DEVNULL)
+
+    def feed(self, name: str, command: Sequence[str | Path]) -> "subprocess.Popen[bytes]":
+        """The same for one that reads its standard input, which the caller writes and closes."""
+        return self._run(name, command, None, subprocess.PIPE)
+
+    def _run(
+        self, name: str, command: Sequence[str | Path], env: Mapping[str, str] | None, stdin: int
+    ) -> "subprocess.Popen[bytes]":
         with open(self.log(name), "ab") as log:
             process = subprocess.Popen(
                 [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(env or {})},
@@ -125,6 +139,8 @@ class Programs:
         alive = psutil.wait_procs(trees, timeout=END_SECONDS)[1]
         for process in self._started:
             process.wait(END_SECONDS)
+            if process.stdin is not None:
+                process.stdin.close()
         assert not alive, f"these programs cannot be ended: {alive}"
         still = [point for point in self._mounted if mounted(point)]
         assert not still, f"these mounts cannot be ended: {still}"

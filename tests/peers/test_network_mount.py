@@ -1,13 +1,14 @@
 """Inbox and outbox on a real network filesystem: no events, and a server that may be gone at any moment."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Make
-from network_mount import Server, Share
+from network_mount import Server, Share, mount_webdav
 from programs import Programs, wait_for
 from witness import sha256
 
@@ -214,3 +215,53 @@ def test_a_server_that_does_not_answer_holds_up_nobody(on_the_server: Callable[.
     mount.until("the book is spoken", lambda: mount.published("book"), HEAL_SECONDS)
     mount.until("the trouble is over", lambda: mount.trouble() == "")
     assert mount.daemon.query("SELECT COUNT(*) FROM drops") == [(1,)]
+
+
+def test_a_share_that_was_mounted_anew_holds_no_new_drops(on_the_server: Callable[..., Mounted]) -> None:
+    """sshfs numbers its files anew then, as they are asked for: nothing is spoken twice."""
+    mount = on_the_server("inbox", intake={"source": "leave"})
+    names = ("a.txt", "b.txt", "c.txt")
+    for name in names:
+        mount.drop(name, f"This is {name}.")
+    mount.daemon.start()
+    mount.until("all are spoken", lambda: all(mount.published(name[0]) for name in names))
+    mount.daemon.stop()
+    before = {name: os.lstat(mount.daemon.inbox / name).st_ino for name in names}
+    mount.remount()
+    for name in reversed(names):
+        os.lstat(mount.daemon.inbox / name)
+    assert before != {name: os.lstat(mount.daemon.inbox / name).st_ino for name in names}
+    mount.daemon.start()
+    mount.drop("d.txt", "I am new.")
+    mount.until("the new one is spoken", lambda: mount.published("d"))
+    assert mount.daemon.query("SELECT COUNT(*) FROM drops") == [(4,)]
+
+
+def replaced(path: Path, before: str) -> bool:
+    """Whether another content stands there; for a moment there is none."""
+    return path.exists() and sha256(path) != before
+
+
+def test_a_webdav_folder_does_as_well(tmp_path: Path, programs: Programs, make_daemon: Make) -> None:
+    """Mounted by rclone, which knows no hard links: drops, results, failures, replacing."""
+    daemon = make_daemon()
+    far = {name: tmp_path / "far" / name for name in ("inbox", "outbox")}
+    for name, folder in far.items():
+        mount_webdav(programs, folder, daemon.root / name)
+    daemon.start()
+    (far["inbox"] / "one.txt").write_text("One.")
+    (far["inbox"] / "broken.yaml").write_text("text: [")
+    log = (daemon.root / "daemon.log").read_text
+    wait_for("the result is there", (far["outbox"] / "one.json").exists, seconds=90, evidence=log)
+    note = far["outbox"] / "failed" / "broken.yaml.error.txt"
+    wait_for("the failure is there", note.exists, seconds=90, evidence=log)
+    (output,) = daemon.manifest("one")["outputs"]
+    wait_for("the result is whole", lambda: sha256(far["outbox"] / "one.wav") == output["sha256"])
+    assert daemon.command("doctor").returncode == 0
+    (far["inbox"] / "one.txt").write_text("One, once more.")
+    wait_for(
+        "the result is replaced", lambda: replaced(far["outbox"] / "one.wav", output["sha256"]), seconds=90
+    )
+    assert daemon.stop() == 0
+    checked = daemon.command("audit")
+    assert checked.returncode == 0, checked.stdout

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import UNCHECKED, Make
 from programs import Programs, wait_for
+from recordings import recording
 from syncthing_peer import SYNC_SECONDS, Peer, Shared, join, meet
 from witness import Witness, sha256
 
@@ -21,7 +21,6 @@ from tests.acceptance.daemon_running import Daemon, long_text
 
 pytestmark = pytest.mark.timeout(300)
 LONG_AGO = 946_684_800.0  # 2000-01-01
-RATE_HZ = 24_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +102,6 @@ def audited(daemon: Daemon) -> str:
     checked = daemon.command("audit")
     assert checked.returncode == 0, checked.stdout
     return checked.stdout
-
-
-def recording(path: Path, seconds: float) -> bytes:
-    """A WAV file of noise, which no compression on the way makes smaller."""
-    with wave.open(str(path), "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(RATE_HZ)
-        sound.writeframes(os.urandom(int(seconds * RATE_HZ) * 2))
-    return path.read_bytes()
 
 
 def taken(daemon: Daemon) -> list[str]:
