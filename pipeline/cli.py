@@ -5,6 +5,7 @@ something do it the way a user's hands would, by files in the inbox, or through 
 """
 
 import argparse
+import errno
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,7 @@ from pipeline import __version__, audit, doctor, prune, retention
 from pipeline.config import load_config
 from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.explain import explain
-from pipeline.files import display, exclusive_lock, move_new, sha256_of
+from pipeline.files import display, exclusive_lock, held_folder, move_new, sha256_of
 from pipeline.intake.claim import below
 from pipeline.intake.ignore import IgnoreList
 from pipeline.jobs.job import Drop, DropState, Job, JobState
@@ -336,7 +337,8 @@ def _bring_back(layout: Layout, drop: Drop) -> str:
             f"{display(own)} is no longer there.", hint="If you moved it to the inbox, that is the retry."
         )
     for member in reversed(drop.members):  # the job file last: it is what the others wait for
-        _put_into(layout.inbox / member, own if member == drop.relative else own.parent / below(drop, member))
+        source = own if member == drop.relative else own.parent / below(drop, member)
+        _put_back(layout.inbox, PurePosixPath(member), source)
     return f"{display(drop.relative)} is back in the inbox."
 
 
@@ -349,15 +351,21 @@ def _touch(path: Path) -> None:
         ) from error
 
 
-def _put_into(target: Path, source: Path) -> None:
+def _put_back(inbox: Path, place: PurePosixPath, source: Path) -> None:
     if not source.exists():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        move_new(source, target)
+        with held_folder(inbox, place.parent, make=True) as folder:
+            move_new(source, folder / place.name)
     except FileExistsError as error:
         raise InputError(
-            f"Another {display(target.name)} lies in the inbox already.", hint="Wait until it is taken."
+            f"Another {display(place.name)} lies in the inbox already.", hint="Wait until it is taken."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise InputError(
+            f"{display(error.filename)} stands in the way: {error.strerror}.", hint="Rename it and try again."
         ) from error
 
 

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from intake_samples import lying, put, settled, with_source
 from ledger_samples import Clock, a_drop, a_job, submit
 
+from pipeline.cli import _bring_back
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.intake.claim import finish_failed, put_back, put_back_orphan, stamp_of, take
@@ -388,3 +390,21 @@ def test_a_result_comes_out_whole_in_the_folder_that_was_opened(
         whole = ["x.json", "x.log", "x.mp3"]
         assert sorted(contents(aside)) == ([] if refused else whole), at
     assert at > 20, "the calls were not watched"
+
+
+# -- retry --------------------------------------------------------------------------------------------
+
+
+def test_a_retry_leads_through_no_link(layout: Layout, outside: Path) -> None:
+    """It may be typed by root, in an inbox that others write to."""
+    before = contents(outside)
+    drop = claimed(layout, "sub/job.yaml", "sub/deep/x.txt")
+    state, location = finish_failed(layout, drop, [FAILURE])
+    failed = replace(drop, state=state, location=location)
+    replace_folder(layout.inbox / "sub", "link", outside)
+    with pytest.raises(InputError, match="inbox/sub stands in the way: a symbolic link"):
+        _bring_back(layout, failed)
+    assert contents(outside) == before
+    (layout.inbox / "sub").unlink()
+    assert _bring_back(layout, failed) == "sub/job.yaml is back in the inbox."
+    assert lying(layout) == ["sub/deep/x.txt", "sub/job.yaml"]
