@@ -6,6 +6,7 @@ killed by `bench/crashes.py`. The steps are those that `pipeline/crash.py` tells
 """
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -25,13 +26,13 @@ import yaml
 from loguru import logger
 
 from bench.ground import Ground
+from pipeline import supervisor
 from pipeline.audit import Audit, audit
 from pipeline.config import Config, load_config
 from pipeline.crash import EVENT
 from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger
 from pipeline.pools.base import Ended
-from pipeline.supervisor import Supervisor
 from pipeline.worker import Worker
 
 IDS = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
@@ -41,14 +42,17 @@ class OwnHands:
     """A pool whose only worker is the daemon itself."""
 
     def __init__(self, config: Config) -> None:
-        self._worker = Worker(config, "1-own-1", stop=threading.Event())
+        self._config = config
+        self._worker: Worker | None = None
 
     def names(self) -> list[str]:
         """It needs no reaping."""
         return []
 
     def fill(self) -> list[str]:
-        """Do one job, if there is one."""
+        """Do one job, if there is one; there is a ledger by now."""
+        if self._worker is None:
+            self._worker = Worker(self._config, "1-own-1", stop=threading.Event())
         job = self._worker._next()
         if job is not None:
             self._worker.do(job)
@@ -151,8 +155,10 @@ class House:
             os.link = self._refusing(os.link)
             os.rename = self._refusing(os.rename)
         sys.addaudithook(hook)
+        # a process of its own each time would cost more than all the rest, and prunes nothing here
+        supervisor.Pruner = functools.partial(supervisor.Pruner, command=["true"])  # type: ignore
         config = self.config
-        return Supervisor(config, once=True, pool=OwnHands(config)).run()
+        return supervisor.Supervisor(config, once=True, pool=OwnHands(config)).run()
 
     def _refusing(self, call: Callable[..., None]) -> Callable[..., None]:
         """`call`, from one of the four folders into another, fails as between filesystems."""
