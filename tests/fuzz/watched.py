@@ -124,17 +124,19 @@ def keep(folder: Path, name: str, data: bytes, told: str) -> Path:
 
 
 class Memory:
-    """What is taken from now on: by this process (proc(5), clear_refs), or the most by an ended child."""
+    """What is taken from now on: by this process (proc(5), clear_refs), or by a child that ends meanwhile."""
 
     def __init__(self) -> None:
         with open("/proc/self/clear_refs", "w") as stream:
             stream.write("5")  # the peak begins anew
         self._before_mb = _status_mb("VmRSS")
+        self._children_before = resource.getrusage(resource.RUSAGE_CHILDREN)
 
     def taken_mb(self) -> float:
-        """At its highest."""
-        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        return max(_status_mb("VmHWM") - self._before_mb, children)
+        """At its highest; of children it is the most that any ever took."""
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = _status_mb("VmHWM") - self._before_mb
+        return own if children == self._children_before else max(own, children.ru_maxrss / 1024)
 
 
 def _status_mb(field: str) -> float:
