@@ -111,7 +111,11 @@ def _child(target: str, engine: str, inputs: int, seconds: float) -> tuple[Tally
     command = child_command(target, engine, inputs, seconds)
     with open(FOLDER / "log", "ab") as log:
         child = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    hung = _wait(child, tally_file)
+    try:
+        hung = _wait(child, tally_file)
+    finally:
+        child.kill()  # where we were interrupted
+        child.wait()
     tally = read_tally(tally_file) if tally_file.exists() else Tally()
     if not hung and child.returncode == 0:
         return tally, False
@@ -135,7 +139,6 @@ def _wait(child: "subprocess.Popen[bytes]", tally_file: Path) -> bool:
             seen, since = inputs, time.monotonic()
         elif time.monotonic() - since > HANG_SECONDS:
             child.kill()
-            child.wait()
             return True
     return False
 
