@@ -23,6 +23,8 @@ class Daemon:
     """Four folders, a configuration, and the commands run on them."""
 
     program = REPOSITORY / "daemon.py"
+    before: tuple[str, ...] = ()
+    "a command that starts it, as somebody else for instance"
 
     def __init__(self, root: Path, **sections: Any) -> None:
         self.root = root
@@ -42,7 +44,7 @@ class Daemon:
     def command(self, *words: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
         """One command of the command line."""
         return subprocess.run(
-            [sys.executable, str(REPOSITORY / "daemon.py"), "--config", str(self.config), *words],
+            [*self.before, sys.executable, str(self.program), "--config", str(self.config), *words],
             cwd=self.root,
             capture_output=True,
             text=True,
@@ -60,7 +62,7 @@ class Daemon:
         """`daemon.py run`, wherever that leads; its process id."""
         with open(self.root / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(self.program), "run", "--config", str(self.config)],
+                [*self.before, sys.executable, str(self.program), "run", "--config", str(self.config)],
                 cwd=self.root,
                 stdout=log,
                 stderr=log,

@@ -59,13 +59,14 @@ class Disk:
         """Nothing can be written at its place."""
         _run("mount", "-o", f"remount,bind,{'ro' if on else 'rw'}", str(self.place))
 
-    def fill(self) -> None:
-        """Not one byte more fits."""
+    def fill(self, *, leave: int = 0) -> None:
+        """Not one byte more fits, or so many."""
         descriptor = os.open(self.hidden / FILLER, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             with contextlib.suppress(OSError):
                 while True:
                     os.write(descriptor, BLOCK)
+            os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - leave))
         finally:
             os.close(descriptor)
 

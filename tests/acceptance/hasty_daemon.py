@@ -15,6 +15,7 @@ from pipeline.intake import readiness, watch
 status.WRITE_SECONDS = 0.3
 supervisor.TICK_SECONDS = 0.2
 supervisor.START_PATIENCE_SECONDS = 0.5
+supervisor.ONCE_PATIENCE_SECONDS = 2.0
 readiness.LOOK_SECONDS = 0.3
 watch.ROOT_RETRY_SECONDS = 0.5
 worker.LOOK_AGAIN_SECONDS = 0.3

@@ -4,6 +4,7 @@ Each test shows that the trouble is named in the status with what to do, that it
 that nothing is written where it does not belong, and that the work goes on by itself once it is mended.
 """
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -37,7 +38,7 @@ class House:
         self.daemon = HastyDaemon(root, defaults=QUICK, workers={"min_free_mb": 0.1})
         self.disks = {
             name: Disk(root / name, root / "disks" / name, size=size)
-            for name, size in (("inbox", "2m"), ("outbox", "24m"), ("state", "24m"))
+            for name, size in (("inbox", "2m"), ("outbox", "24m"), ("state", "64m"))
         }
         self.number = 0
 
@@ -68,15 +69,17 @@ class House:
         self.number += 1
         return str(self.number)
 
-    def trouble(self) -> str:
-        """What the status says, as the command line reads it."""
-        found: list[list[str]] = []
+    def status(self) -> dict[str, Any]:
+        """As the command line reads it: the daemon's own copy first."""
         for place in (self.daemon.state, self.daemon.outbox):
-            try:
-                found.append(json.loads((place / "status.json").read_bytes())["trouble"])
-            except (OSError, ValueError):
-                continue
-        return " ".join(found[0]) if found else ""
+            with contextlib.suppress(OSError, ValueError):
+                found: dict[str, Any] = json.loads((place / "status.json").read_bytes())
+                return found
+        return {}
+
+    def trouble(self) -> str:
+        """What the status says is wrong."""
+        return " ".join(self.status().get("trouble", ()))
 
     def told(self, *words: str) -> None:
         """Wait until the status says all of `words`."""
@@ -85,10 +88,11 @@ class House:
         except AssertionError as error:
             raise AssertionError(f"the status says {self.trouble()!r}, not {words}") from error
 
-    def done(self, stem: str) -> None:
-        """Wait until this drop has come out, and its source is where it belongs."""
+    def done(self, stem: str, *, others: int = 0) -> None:
+        """Wait until this drop has come out, and all sources but `others` are where they belong."""
         self.daemon.manifest(stem)
-        self.daemon.wait(lambda: self.query("SELECT 1 FROM drops WHERE state = 'claimed'") == [], 25)
+        claimed = "SELECT COUNT(*) FROM drops WHERE state = 'claimed'"
+        self.daemon.wait(lambda: self.query(claimed) == [(others,)], 25)
 
     def finally_well(self) -> None:
         """No attempt was burned, no trouble is left, and every file is in its place."""
@@ -182,6 +186,93 @@ def test_work_goes_on_with_an_inbox_without_a_byte_of_room(house: House) -> None
     """What lies there can be claimed and put away by renames."""
     stem = house.drop()
     house.disks["inbox"].fill()
+    house.done(stem)
+    house.finally_well()
+
+
+@pytest.mark.parametrize("role", ["outbox", "state"])
+def test_a_disk_that_fills_up_in_the_middle_of_a_job(house: House, role: str) -> None:
+    """The ledger still takes what has to be written down; what was spoken by then is not spoken again."""
+    disk = house.disks[role]
+    stem = house.drop_long()
+    house.daemon.wait(lambda: house.daemon.progress()[0] >= 2)
+    disk.fill()
+    house.told(f"The disk of the {role} {disk.place} is full", "Make room")
+    house.daemon.wait(lambda: house.outcomes(stem) == ["environment"])
+    assert house.half_results() == []
+    disk.make_room()
+    house.done(stem)
+    assert sum(chunk["cached"] for chunk in house.daemon.manifest(stem)["chunks"]) >= 2
+    house.finally_well()
+
+
+def test_the_outbox_itself_says_that_it_is_full(house: House) -> None:
+    """Who sees nothing but the synced folder on a phone reads it there: the old status makes room for it."""
+    disk = house.disks["outbox"]
+    disk.fill()
+    house.daemon.wait(lambda: "is full" in " ".join(house.daemon.status().get("trouble", ())))
+    disk.make_room()
+    house.finally_well()
+
+
+def test_a_job_for_which_there_is_no_room_lets_smaller_ones_go_first(house: House) -> None:
+    """It waits with the reason, costs no attempt, and is done once there is room."""
+    disk = house.disks["outbox"]
+    disk.fill(leave=3_000_000)
+    large = house.drop(" ".join(SPOKEN.format(number) for number in range(20)))
+    house.daemon.wait(lambda: house.query(f"SELECT 1 FROM jobs WHERE stem = '{large}'"))
+    house.done(house.drop(), others=1)
+    reason = "on the disk of the outbox, where 2.9"
+    house.daemon.wait(lambda: [entry for entry in house.status()["queued"] if reason in entry["reason"]])
+    assert f"{large}.txt waits for room: it needs about" in " ".join(house.status()["notes"])
+    assert house.outcomes(large) == [] and house.trouble() == ""
+    disk.make_room()
+    house.done(large)
+    house.finally_well()
+
+
+def test_a_run_that_ends_tells_what_kept_it_from_working(house: House) -> None:
+    """`--once` waits a little, then says it and ends with 1; the next run does the work."""
+    house.daemon.stop()
+    house.disks["outbox"].fill()
+    stem = house.drop()
+    ended = house.daemon.command("--once")
+    assert ended.returncode == 1 and f"The disk of the outbox {house.daemon.outbox} is full" in ended.stderr
+    house.disks["outbox"].make_room()
+    assert (ended := house.daemon.command("--once")).returncode == 0, ended.stderr
+    house.daemon.start()
+    house.done(stem)
+    house.finally_well()
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_disk_that_is_full_at_the_start_is_waited_for(house: House, what: str) -> None:
+    """Told to stop meanwhile it ends, and started again it begins to work as soon as there is room."""
+    disk = house.disks["state"]
+    house.daemon.stop()
+    FULL[what](disk)
+    stem = house.drop()
+    house.daemon.start()
+    house.told(f"The disk of the state {disk.place}", "full" if what == "bytes" else "inodes", "Make room")
+    assert house.daemon.stop() == 0
+    house.daemon.start()
+    disk.make_room()
+    house.done(stem)
+    house.finally_well()
+
+
+def test_an_outbox_that_is_not_mounted_at_the_start(house: House) -> None:
+    """Its bare folder is there, and stays as empty as it is."""
+    disk = house.disks["outbox"]
+    house.daemon.stop()
+    disk.unmount()
+    stem = house.drop()
+    try:
+        house.daemon.launch()
+        house.told(f"The outbox {disk.place} has lost its mark", "Mount it again")
+        assert list(disk.place.iterdir()) == []
+    finally:
+        disk.mount()
     house.done(stem)
     house.finally_well()
 

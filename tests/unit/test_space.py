@@ -27,8 +27,8 @@ from pipeline.space import (
 
 PROSE = (
     "The Time Traveller was expounding a recondite matter to us. His grey eyes shone and twinkled, and his"
-    " usually pale face was flushed and animated. The fire burned brightly, and the soft radiance of the lamps"
-    " caught the bubbles that flashed and passed in our glasses."
+    " usually pale face was flushed and animated. The fire burned brightly, and the soft radiance of the"
+    " lamps caught the bubbles that flashed and passed in our glasses."
 )
 FIGURES = "On 12/05/1987 the total was 1234567 and 89.25 per cent."
 CHINESE = "今天天气很好，我们一起去公园散步吧。孩子们在草地上玩耍，老人们坐在长椅上聊天。"
