@@ -23,8 +23,9 @@ from bench.ground import REPOSITORY, Ground, ground, wait_for
 from bench.load import Load
 
 SAMPLE_SECONDS = 5.0
-ACT_SECONDS = 0.2
-"on average; keeps about half a processor busy"
+ACT_SECONDS = 0.25
+"on average; keeps about a third of a processor busy"
+PATIENCE_SECONDS = 120.0
 AWAY_SECONDS = 12.0
 ALLOWED_GROWTH = 0.05
 # Small enough that pruning has something to do within the hour.
@@ -196,15 +197,16 @@ class Soak:
     # -- the end -----------------------------------------------------------------------------------
 
     def _settle(self) -> list[str]:
-        """Until everything is done; what is not done after five minutes is a finding."""
+        """Until everything is done; it is a finding if nothing gets done any more."""
         self.load.finish()
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            if not self.load.waiting() and not self._unfinished():
-                return []
+        best, deadline = sys.maxsize, 0.0
+        while left := len(self.load.waiting()) + self._unfinished():
+            if left < best:
+                best, deadline = left, time.monotonic() + PATIENCE_SECONDS
+            if time.monotonic() > deadline:
+                return [f"nothing gets done any more: {left} left, waiting: {self.load.waiting()[:5]}"]
             time.sleep(0.5)
-        left = ", ".join(self.load.waiting()[:5])
-        return [f"not done after five minutes: {self._unfinished()} drops in work, waiting: {left or 'none'}"]
+        return []
 
     def _unfinished(self) -> int:
         return int(self.place.query("SELECT COUNT(*) FROM drops WHERE state NOT IN ('done', 'failed')")[0][0])

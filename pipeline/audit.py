@@ -123,7 +123,7 @@ def _drop_problems(drop: Drop, layout: Layout, open_jobs: int | None, deep: bool
     standing = [place for place in places if os.path.lexists(place)]
     if not standing and places and drop.state is not DropState.CLAIMING:
         yield f"{name} is {drop.state}, but not at {display(places[0])}."
-    elif len(standing) > 1 and not _one_file(standing):
+    elif len(standing) > 1 and drop.state is not DropState.CLAIMING and not _one_file(standing):
         yield f"{name} is in two places: {' and '.join(display(place) for place in standing)}."
     for place in standing[:1]:
         if drop.state is not DropState.CLAIMING:
@@ -134,6 +134,7 @@ def _drop_problems(drop: Drop, layout: Layout, open_jobs: int | None, deep: bool
 def _places(drop: Drop, layout: Layout, *, on_its_way: bool = False) -> list[Path]:
     """Where the dropped file may lie, one of which must hold it; none where nothing must be there.
 
+    While it is being claimed, its name in the inbox may be that of a newer file already.
     `on_its_way`: all of its jobs have ended, so that its last move may be done and not yet noted.
     """
     claimed = layout.source_folder(drop.id, drop.mode) / drop.name
@@ -258,12 +259,13 @@ Taken = Callable[[str, os.stat_result], bool]
 
 def _taken(ledger: Ledger, layout: Layout, drops: list[Drop]) -> Taken:
     """Whether a file in the inbox is counted elsewhere: on its way, or done and left where it lay."""
-    on_the_way = {drop.relative for drop in drops if drop.state is DropState.CLAIMING}
+    on_the_way = {(drop.relative, drop.stamp[0]) for drop in drops if drop.state is DropState.CLAIMING}
     parts = {part for part, job in ledger.parts_left().items() if os.path.lexists(layout.inbox / job)}
 
     def taken(relative: str, status: os.stat_result) -> bool:
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        return relative in on_the_way or relative in parts or ledger.already_taken(relative, stamp)
+        known = (relative, status.st_ino) in on_the_way or relative in parts
+        return known or ledger.already_taken(relative, stamp)
 
     return taken
 

@@ -71,7 +71,8 @@ def test_everything_in_its_place_is_counted(ledger: Ledger, layout: Layout) -> N
     put(layout.inbox / ".hidden.txt")
     put(layout.inbox / "sub" / "_defaults.yaml")
     put(layout.inbox / "taken.txt")
-    ledger.plan_claim(a_drop("claiming", relative="taken.txt"))
+    stamp = ((layout.inbox / "taken.txt").stat().st_ino, 2, 3, 4)
+    ledger.plan_claim(a_drop("claiming", relative="taken.txt", stamp=stamp))
     claimed(ledger, layout, "c1")
     claimed(ledger, layout, "c2", mode="leave")
     done(ledger, layout, "d1")
@@ -243,16 +244,26 @@ def test_a_last_move_that_was_made_but_not_noted_is_in_order(
 
 def test_a_file_in_two_places_is_a_problem_unless_it_is_one(ledger: Ledger, layout: Layout) -> None:
     """A move is a second link or a copy first, so a kill may leave both; two contents are something else."""
-    ledger.plan_claim(a_drop("d1"))
-    first = put(layout.claimed("d1") / "story.txt")
-    second = layout.inbox / "story.txt"
+    first = claimed(ledger, layout, "c1")
+    ledger.finish("c1-0", JobState.DONE)
+    second = layout.done("c1") / "c1.txt"
+    second.parent.mkdir(parents=True)
     os.link(first, second)
     assert audit(ledger, layout).problems == ()
     second.unlink()
     put(second)
     assert audit(ledger, layout).problems == ()
     put(second, "Another.")
-    assert audit(ledger, layout).problems == (f"story.txt (d1) is in two places: {first} and {second}.",)
+    assert audit(ledger, layout).problems == (f"sub/c1.txt (c1) is in two places: {first} and {second}.",)
+
+
+def test_a_newer_version_may_be_dropped_while_the_older_is_claimed(ledger: Ledger, layout: Layout) -> None:
+    """Two files of one name, as people do it: the newer waits."""
+    ledger.plan_claim(a_drop("d1"))
+    put(layout.claimed("d1") / "story.txt")
+    put(layout.inbox / "story.txt", "Another.")
+    found = audit(ledger, layout)
+    assert (found.problems, found.counts["waiting"], found.counts["claimed"]) == ((), 1, 1)
 
 
 def test_a_source_with_other_bytes_is_a_problem(ledger: Ledger, layout: Layout) -> None:
