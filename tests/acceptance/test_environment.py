@@ -7,6 +7,7 @@ that nothing is written where it does not belong, and that the work goes on by i
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,7 +129,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def own_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One daemon for all: each test hurts it and lets it heal."""
     root = tmp_path_factory.mktemp("house")
     skip_unless_mounting_is_allowed(root)
@@ -140,11 +141,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         made.close()
 
 
-@pytest.fixture(autouse=True)
-def healed(house: House) -> Iterator[None]:
+@pytest.fixture
+def house(own_house: House) -> Iterator[House]:
     """A test that fails leaves its fault to nobody."""
-    yield
-    for disk in house.disks.values():
+    yield own_house
+    for disk in own_house.disks.values():
         disk.make_room()
         if not os.path.ismount(disk.place):
             disk.mount()
@@ -335,3 +336,83 @@ def test_a_root_is_replaced_by_another_folder(house: House, role: str) -> None:
         mark.write_bytes(own)
     house.done(house.drop())
     house.finally_well()
+
+
+# -- without disks of their own -----------------------------------------------------------------------
+
+
+class PlainDaemon(HastyDaemon):
+    """It runs as somebody who may read everything and write only its own."""
+
+    before = (
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+        *("--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"),
+    )
+
+    def drop(self, name: str, content: str | bytes) -> Path:
+        """A file of its own, in a folder of its own."""
+        (self.inbox / name).parent.mkdir(exist_ok=True)
+        os.chown((self.inbox / name).parent, 65534, 65534)
+        aside = self.root / "aside"
+        aside.write_text(str(content))
+        os.chown(aside, 65534, 65534)
+        return aside.replace(self.inbox / name)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[PlainDaemon]:
+    """Started, in folders that belong to it."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root may become somebody else (setpriv)")
+    made = PlainDaemon(tmp_path, defaults=QUICK)
+    for folder in (tmp_path, made.inbox):
+        os.chown(folder, 65534, 65534)
+    yield made
+    made.kill()
+
+
+def test_permission_that_is_taken_away_is_waited_for(plain: PlainDaemon) -> None:
+    """Of one folder of the outbox: the others are served. Of all of it: nothing is begun. No try is lost."""
+    plain.start()
+    (plain.outbox / "closed").mkdir()  # root's own
+    plain.drop("closed/a.txt", SENTENCE)
+
+    def trouble() -> str:
+        return " ".join(json.loads((plain.state / "status.json").read_bytes())["trouble"])
+
+    plain.wait(lambda: f"Access to {plain.outbox}/closed is denied. Voxspool runs as uid 65534" in trouble())
+    plain.drop("b.txt", SENTENCE)
+    assert plain.manifest("b")["status"] == "done"
+    os.chown(plain.outbox / "closed", 65534, 65534)
+    assert plain.manifest("closed/a")["status"] == "done"
+    hidden = plain.outbox / ".voxspool"
+    os.chown(hidden, 0, 0)
+    plain.drop("c.txt", SENTENCE)
+    plain.wait(lambda: f"Access to {hidden} is denied. Voxspool runs as uid 65534" in trouble())
+    os.chown(hidden, 65534, 65534)
+    assert plain.manifest("c")["status"] == "done"
+    outcomes = {row[0] for row in plain.query("SELECT outcome FROM attempts")}
+    assert outcomes == {"done", "environment"}
+    assert plain.command("audit").returncode == 0
+
+
+def test_a_damaged_ledger_ends_the_daemon_with_what_to_do(make_daemon: Callable[..., Daemon]) -> None:
+    """Exit code 65. With it moved away the daemon begins anew, and nothing that was dropped is lost."""
+    daemon = make_daemon(defaults=QUICK)
+    daemon.drop("a.txt", SENTENCE)
+    daemon.command("--once", check=True)
+    ledger = daemon.state / "ledger.db"
+    whole = ledger.read_bytes()
+    for damaged in (b"this is no database" * 1000, whole[:4096] + b"\xff" * (len(whole) - 4096)):
+        ledger.write_bytes(damaged)
+        daemon.drop("b.txt", SENTENCE)
+        ended = daemon.command("--once")
+        assert ended.returncode == 65, ended.stderr
+        assert f"The ledger {ledger} is damaged: " in ended.stderr and "ledger.db-wal" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert (daemon.inbox / "b.txt").exists()
+    for path in daemon.state.glob("ledger.db*"):
+        path.rename(daemon.root / path.name)
+    daemon.command("--once", check=True)
+    assert daemon.manifest("b")["status"] == "done"
+    assert daemon.command("audit").returncode == 1, "the first drop is in the old ledger alone"
