@@ -24,6 +24,11 @@ START_FAILURES_ALLOWED = 3
 "workers in a row that end within seconds without having had a job"
 START_SECONDS = 15.0
 START_AGAIN_SECONDS = 60.0
+_WHY = {
+    "interrupted": "its worker did not stop in time",
+    "died": "its worker died",
+    "lost": "the daemon went down with it",
+}
 DEAF_SECONDS = 60.0
 "longer than a worker waits after the machine was at fault"
 
@@ -127,7 +132,7 @@ class Crew:
         """A job whose worker is gone is queued again, unless it has cost too many workers already."""
         deaths = self._ledger.bury(job.id, outcome, max_deaths=self._config.workers.max_attempts)
         if deaths is None:
-            logger.warning("{} {}: queued again, it was {}", job.id, job.source.name, outcome)
+            logger.warning("{} {}: queued again: {}", job.id, job.source.name, _WHY[outcome])
             return
         self._fail(
             job,
