@@ -81,11 +81,11 @@ class Database:
         """See that some pages of the files are free, so that a full disk can still be written down."""
         page_bytes, free = self.number("PRAGMA page_size"), self.number("PRAGMA freelist_count")
         log = self._path.with_name(f"{self._path.name}-wal")
-        missing = RESERVE_PAGES - min(free, log.stat().st_size // page_bytes if log.exists() else 0)
-        if missing <= 0:
+        logged = log.stat().st_size // page_bytes if log.exists() else 0
+        if min(free, logged) >= RESERVE_PAGES // 2:
             return
-        with self.transaction() as db:
-            db.execute("INSERT INTO reserve VALUES (zeroblob(?))", (missing * page_bytes,))
+        with self.transaction() as db:  # what is free already is used first
+            db.execute("INSERT INTO reserve VALUES (zeroblob(?))", (RESERVE_PAGES * page_bytes,))
         with self.transaction() as db:
             db.execute("DELETE FROM reserve")
 

@@ -163,12 +163,16 @@ class Supervisor:
 
     def _startup(self) -> None:
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time)
-        self._pruner = Pruner(self._config, self._layout, self._ledger)
-        self._ledger.prove_whole()
-        self._ledger.keep_reserve()
-        self._mark_state()
-        self._use(self._config)
-        self._recover()
+        try:
+            self._ledger.prove_whole()
+            self._ledger.keep_reserve()
+            self._mark_state()
+            self._pruner = Pruner(self._config, self._layout, self._ledger)
+            self._use(self._config)
+            self._recover()
+        except BaseException:
+            self._ledger.close()
+            raise
         logger.info("Voxspool {} watches {}", __version__, self._layout.inbox)
 
     def _mark_state(self) -> None:

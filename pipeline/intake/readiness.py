@@ -4,6 +4,7 @@ Knows roots and disks; nothing of jobs. Invariant: what it finds is the machine'
 EnvironmentFailure with what to do, and it leaves nothing behind.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from pipeline.space import MIN_FREE_FILES, Room, look, room
 
 LOOK_SECONDS = 2.0
 LATE_SECONDS = 15.0
+RESERVE_SECONDS = 60.0
+"how often the ledger's reserve is looked after"
 
 
 def ready(config: Config, layout: Layout, ledger: Ledger, *, try_all: bool = True) -> Room:
@@ -50,7 +53,7 @@ class Machine:
         self._ledger = ledger
         self._clock = clock
         self._looked_at = clock()
-        self._next_at = 0.0
+        self._next_at = self._reserve_at = 0.0
         self.failure: EnvironmentFailure | None = None
         self.room: Room | None = None
         "what jobs may take up; None: nothing can be done"
@@ -72,6 +75,7 @@ class Machine:
             troubled = before is not None or bool(self._ledger.meta("trouble"))
             self.room = ready(config, self._layout, self._ledger, try_all=troubled)
             self.failure = None
+            self._keep_reserve(now)
         except LedgerDamaged:
             raise
         except EnvironmentFailure as error:
@@ -79,6 +83,12 @@ class Machine:
         self._looked_at = self._clock()
         self._next_at = self._looked_at + LOOK_SECONDS
         return before is not None and self.failure is None
+
+    def _keep_reserve(self, now: float) -> None:
+        if now >= self._reserve_at:
+            self._reserve_at = now + RESERVE_SECONDS
+            with contextlib.suppress(EnvironmentFailure):  # there is no room for it now
+                self._ledger.keep_reserve()
 
     def _opened(self) -> bool:
         """Whether the folders were ever there: before the first start they need not be."""

@@ -19,6 +19,7 @@ from disks import Disk, mounted, skip_unless_mounting_is_allowed
 
 from pipeline.audit import audit
 from pipeline.config import load_config
+from pipeline.errors import EnvironmentFailure
 from pipeline.layout import layout_of
 from pipeline.ledger import Ledger
 
@@ -336,6 +337,27 @@ def test_a_root_is_replaced_by_another_folder(house: House, role: str) -> None:
         mark.write_bytes(own)
     house.done(house.drop())
     house.finally_well()
+
+
+@pytest.mark.parametrize("reserve", [True, False], ids=["with reserve", "without"])
+def test_a_full_disk_can_be_written_down(tmp_path: Path, reserve: bool) -> None:
+    """Thousands of commits fit into the pages that the ledger keeps free; without them not one does."""
+    skip_unless_mounting_is_allowed(tmp_path)
+    disk = Disk(tmp_path / "state", tmp_path / "hidden", size="8m")
+    try:
+        ledger = Ledger(disk.place / "ledger.db", clock=float)
+        if reserve:
+            ledger.keep_reserve()
+        disk.fill()
+        written = 0
+        with contextlib.suppress(EnvironmentFailure):
+            for written in range(1000):
+                ledger.set_meta("trouble", f"{written}: the disk is full")
+        assert ledger.meta("trouble") == (f"{written}: the disk is full" if reserve else None)
+        assert written == (999 if reserve else 0)
+        ledger.close()
+    finally:
+        disk.destroy()
 
 
 # -- without disks of their own -----------------------------------------------------------------------
