@@ -105,7 +105,10 @@ def test_a_rehearsal_changes_nothing(ledger: Ledger, layout: Layout) -> None:
 
 def test_the_manifest_goes_first(ledger: Ledger, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash after the first file leaves no manifest that promises what is gone; the rest goes next time."""
-    for stem in "abc":
+    files = {"a.flac": b"a" * 80, "a.log": b"b" * 10, "a.json": b"c" * 10}
+    publish(ledger, layout.outbox, "a", files)
+    ledger._clock.now += DAY  # type: ignore[attr-defined]
+    for stem in "bc":
         a_result(ledger, layout, stem)
     removed: list[str] = []
     real = os.unlink
@@ -124,7 +127,7 @@ def test_the_manifest_goes_first(ledger: Ledger, layout: Layout, monkeypatch: py
     assert not (layout.outbox / "a.json").exists()
     rules = replace_cap(190e-9)
     assert "a" in prune(ledger, layout, rules, more_than_half=True)
-    assert not (layout.outbox / "a.wav").exists()
+    assert not (layout.outbox / "a.flac").exists()
 
 
 def replace_cap(gb: float) -> Retention:
