@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline import crash
@@ -28,7 +28,7 @@ from pipeline.files import (
     sha256_of,
     stat_is_regular,
 )
-from pipeline.intake.roots import Role, check_root, check_roots
+from pipeline.intake.roots import check_roots
 from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
@@ -253,21 +253,64 @@ def end_if_complete(layout: Layout, ledger: Ledger, drop_id: str) -> DropState |
     Raises RootProblem where inbox or outbox is away, or went away meanwhile: then nothing is noted, and all
     of it is done again. What is noted outlives a power cut.
     """
-    check_root(ledger, layout, Role.STATE)
-    with brief_lock(layout.state / "sources.lock"):
-        drop = ledger.drop(drop_id)
-        jobs = ledger.jobs_of(drop_id)
-        if drop is None or drop.state is not DropState.CLAIMED or not all(job.state.ended for job in jobs):
+    check_roots(ledger, layout)
+    ending = _ending(ledger, drop_id)
+    if ending is None:
+        return None
+    with _brought_near(layout, *ending) as near, brief_lock(layout.state / "sources.lock"):
+        ending = _ending(ledger, drop_id)
+        if ending is None:  # somebody else was quicker
             return None
-        check_roots(ledger, layout)
-        failures = [failure_of(job) for job in jobs if job.state is not JobState.DONE]
-        state, location = finish_failed(layout, drop, failures) if failures else finish_done(layout, drop)
+        drop, failures = ending
+        state, location = (
+            finish_failed(layout, drop, failures, near) if failures else finish_done(layout, drop)
+        )
         check_roots(ledger, layout)
         _make_end_durable(layout, drop, state, location)
         crash.point("end.moved")
         ledger.end_drop(drop_id, state, location)
         crash.point("end.entered")
         return state
+
+
+def _ending(ledger: Ledger, drop_id: str) -> tuple[Drop, list[Failure]] | None:
+    """The drop and what went wrong with it, if all its jobs have ended and its source has not moved yet."""
+    drop, jobs = ledger.drop(drop_id), ledger.jobs_of(drop_id)
+    if drop is None or drop.state is not DropState.CLAIMED or not all(job.state.ended for job in jobs):
+        return None
+    return drop, [failure_of(job) for job in jobs if job.state is not JobState.DONE]
+
+
+@contextlib.contextmanager
+def _brought_near(layout: Layout, drop: Drop, failures: list[Failure]) -> Iterator[Path]:
+    """A folder on the outbox's own filesystem from where the drop's files can be renamed into `failed/`.
+
+    That may take a copy, of minutes to a slow share: nobody else has to wait for it.
+    """
+    claimed = layout.claimed(drop.id)
+    if not failures or drop.mode == "leave" or not _crosses(claimed, layout.outbox):
+        yield claimed
+        return
+    near = layout.publishing(f"{drop.id}.{os.getpid()}")
+    shutil.rmtree(near, ignore_errors=True)
+    try:
+        with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+            for member in drop.members:
+                inside = below(drop, member)
+                if stat_is_regular(os.lstat(claimed / inside)):
+                    (near / inside).parent.mkdir(parents=True, exist_ok=True)
+                    copy(claimed / inside, near / inside)
+        yield near
+    finally:
+        shutil.rmtree(near, ignore_errors=True)
+
+
+def _crosses(first: Path, second: Path) -> bool:
+    """Whether they lie on different filesystems."""
+    try:
+        return first.stat().st_dev != second.stat().st_dev
+    except FileNotFoundError:
+        return False  # moved before a crash
 
 
 def _make_end_durable(layout: Layout, drop: Drop, state: DropState, location: str) -> None:
@@ -282,51 +325,65 @@ def _make_end_durable(layout: Layout, drop: Drop, state: DropState, location: st
             fsync_dir(folder)
 
 
-def finish_failed(layout: Layout, drop: Drop, failures: list[Failure]) -> tuple[DropState, str]:
-    """The source's last move after a failure, with the notes beside it. Can be repeated."""
+def finish_failed(
+    layout: Layout, drop: Drop, failures: list[Failure], near: Path | None = None
+) -> tuple[DropState, str]:
+    """The source's last move after a failure, with the notes beside it. Can be repeated.
+
+    `near`: where a copy of what was claimed lies, if that is on another filesystem.
+    """
+    near = near or layout.claimed(drop.id)
     try:
-        place = _move_to_failed(layout, drop, drop.name, failures)
+        place = _move_to_failed(layout, drop, near, drop.name, failures)
     except OSError as error:
         if error.errno not in _NAME_ERRNOS:
             raise
-        place = _move_to_failed(layout, drop, distinct_name(drop.name), failures)
+        place = _move_to_failed(layout, drop, near, distinct_name(drop.name), failures)
     if drop.mode == "leave":
         shutil.rmtree(layout.spool(drop.id), ignore_errors=True)
         return DropState.FAILED, ""
     for member in drop.members[1:]:
-        _move_member(layout, drop, member, place.parent)
+        _move_member(layout, drop, near, member, place.parent)
+    if near != layout.claimed(drop.id):  # the copies are to outlive a power cut before the originals go
+        for member in drop.members:
+            with contextlib.suppress(FileNotFoundError):
+                fsync_dir((layout.outbox / place.parent / below(drop, member)).parent)
     shutil.rmtree(layout.claimed(drop.id), ignore_errors=True)
     return DropState.FAILED, str(place)
 
 
-def _move_to_failed(layout: Layout, drop: Drop, name: str, failures: list[Failure]) -> PurePosixPath:
+def _move_to_failed(
+    layout: Layout, drop: Drop, near: Path, name: str, failures: list[Failure]
+) -> PurePosixPath:
     """Notes first, then the file; returns its place below the outbox."""
     target = failed_name(layout, drop, name=name)
     place = PurePosixPath(target.relative_to(layout.outbox))
     with held_folder(layout.outbox, place.parent, make=True) as folder:
         write_failure_notes(drop, folder / place.name, failures)
         crash.point("end.noted")
-        source = layout.claimed(drop.id) / drop.name
+        source = near / drop.name
         if os.path.lexists(source):
             _replace_same(source, folder / place.name)
     return place
 
 
 def _replace_same(source: Path, target: Path) -> None:
-    """`failed_name` only names a target that is free or holds the same bytes."""
+    """`failed_name` only names a target that is free or holds the same bytes, when it looks."""
     try:
         move_new(source, target)
     except FileExistsError:
+        if not _same_bytes(source, target):
+            raise
         source.unlink()
 
 
-def _move_member(layout: Layout, drop: Drop, member: str, folder: PurePosixPath) -> None:
-    source = layout.claimed(drop.id) / below(drop, member)
+def _move_member(layout: Layout, drop: Drop, near: Path, member: str, folder: PurePosixPath) -> None:
+    claimed, source = (root / below(drop, member) for root in (layout.claimed(drop.id), near))
     place = folder / below(drop, member)
-    if not os.path.lexists(source):
+    if os.path.lexists(claimed) and not stat_is_regular(os.lstat(claimed)):
+        _return(layout, claimed, PurePosixPath(member))  # a link came in its place at the last moment
         return
-    if not stat_is_regular(os.lstat(source)):  # a link came in its place at the last moment
-        _return(layout, source, PurePosixPath(member))
+    if not os.path.lexists(source):
         return
     with held_folder(layout.outbox, place.parent, make=True) as held:
         try:

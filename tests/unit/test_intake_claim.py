@@ -1,5 +1,6 @@
 """Taking a file out of the inbox and bringing it to its last place: nothing is ever lost."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -12,6 +13,7 @@ import pytest
 from intake_samples import bytes_somewhere, lying, put
 from ledger_samples import a_drop, a_job
 
+from pipeline.files import exclusive_lock
 from pipeline.intake import claim
 from pipeline.intake.claim import (
     Gone,
@@ -347,11 +349,19 @@ def test_failed_parts_never_replace_others(layout: Layout) -> None:
     }
 
 
-@pytest.mark.parametrize("step", range(1, 6))
+def finish(layout: Layout, drop: Drop) -> None:
+    """The last move after a failure, by way of a copy where it must be."""
+    with claim._brought_near(layout, drop, [FAILURE]) as near:
+        finish_failed(layout, drop, [FAILURE], near)
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("crosses", [False, True], ids=["one disk", "two disks"])
 def test_a_crash_in_the_last_move_after_a_failure_loses_nothing(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, step: int
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, step: int, crosses: bool
 ) -> None:
     """At each file that is put somewhere; done again, all is where it belongs, once."""
+    monkeypatch.setattr(claim, "_crosses", lambda *_: crosses)
     put(layout, "clip.wav", "sound")
     drop = dropped(layout, "job.yaml", members=("job.yaml", "clip.wav"))
     take(layout, drop)
@@ -373,13 +383,36 @@ def test_a_crash_in_the_last_move_after_a_failure_loses_nothing(
     with monkeypatch.context() as patch:
         for name in ("link", "unlink", "replace", "rename"):
             patch.setattr(os, name, dying(getattr(os, name)))
-        with pytest.raises(Crash):
-            finish_failed(layout, drop, [FAILURE])
+        with contextlib.suppress(Crash):
+            finish(layout, drop)
+    assert calls >= min(step, 5)
     assert bytes_somewhere(layout, b"Hello.") and bytes_somewhere(layout, b"sound")
-    finish_failed(layout, drop, [FAILURE])
+    finish(layout, drop)
     names = {path.name for path in layout.failed.iterdir() if not path.name.startswith(".")}
     assert names == {"job.yaml", "clip.wav", "job.yaml.error.txt", "job.yaml.error.json"}
-    assert len(bytes_somewhere(layout, b"sound")) == 1
+    assert len(bytes_somewhere(layout, b"sound")) == 1 == len(bytes_somewhere(layout, b"Hello."))
+
+
+def test_a_stranger_s_file_that_comes_between_costs_nobody_his(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came under the name that was free a moment ago."""
+    drop = dropped(layout)
+    take(layout, drop)
+    place = layout.failed / "story.txt"
+
+    def beaten(*arguments: Any, **options: Any) -> Path:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("mine")
+        return place
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claim, "failed_name", beaten)
+        with pytest.raises(FileExistsError):
+            finish_failed(layout, drop, [FAILURE])
+    assert place.read_text() == "mine" and bytes_somewhere(layout, b"Hello.")
+    finish_failed(layout, drop, [FAILURE])
+    assert place.read_text() == "mine" and (layout.failed / "story~2.txt").read_bytes() == b"Hello."
 
 
 # -- ending a drop ------------------------------------------------------------------------------------
@@ -417,6 +450,50 @@ def test_a_drop_ends_with_its_last_job(
     drop = ledger.drop("d1")
     assert drop is not None and drop.state is (expected or DropState.CLAIMED)
     assert end_if_complete(layout, ledger, "d1") is None or expected is None
+
+
+def test_nobody_waits_for_a_copy_to_another_filesystem(
+    layout: Layout, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may end their drops meanwhile; nothing is left of the copy."""
+    waited: list[bool] = []
+    real = claim.copy
+
+    def slow(source: Path, target: Path) -> None:
+        with exclusive_lock(layout.state / "sources.lock") as free:
+            waited.append(not free)
+        assert layout.outbox in target.parents and not target.is_relative_to(layout.failed)
+        real(source, target)
+
+    monkeypatch.setattr(claim, "_crosses", lambda *_: True)
+    monkeypatch.setattr(claim, "copy", slow)
+    assert ended(ledger, layout, JobState.FAILED) is DropState.FAILED
+    assert waited == [False]
+    assert (layout.failed / "story.txt").read_bytes() == b"Hello."
+    assert len(bytes_somewhere(layout, b"Hello.")) == 1 and not list(layout.publishing_root.iterdir())
+
+
+def test_who_is_second_to_end_a_drop_leaves_it_alone(
+    layout: Layout, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though he has copied it already."""
+    monkeypatch.setattr(claim, "_crosses", lambda *_: True)
+    real = claim.copy
+
+    def overtaken(source: Path, target: Path) -> None:
+        monkeypatch.setattr(claim, "copy", real)
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        assert end_if_complete(layout, ledger, "d1") is DropState.FAILED
+        real(source, target)
+
+    monkeypatch.setattr(claim, "copy", overtaken)
+    assert ended(ledger, layout, JobState.FAILED) is None
+    assert {path.name for path in layout.failed.iterdir()} == {
+        "story.txt",
+        "story.txt.error.txt",
+        "story.txt.error.json",
+    }
+    assert not list(layout.publishing_root.iterdir())
 
 
 def test_only_the_jobs_that_failed_are_told(layout: Layout, ledger: Ledger) -> None:
