@@ -284,6 +284,7 @@ def test_a_root_that_does_not_answer_holds_nobody_up(
     see: Any, layout: Layout, clock: Clock, silence: Silence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told after half a minute, nothing touches it meanwhile, and all goes on when it is back."""
+    put(layout, "book.epub")
     eyes = see()
     eyes.watch.look()
     put(layout, "a.txt")
@@ -305,7 +306,8 @@ def test_a_root_that_does_not_answer_holds_nobody_up(
     monkeypatch.setattr("pipeline.intake.watch.read_mounts", lambda: mounts)
     assert eyes.watch.look_seconds() == 0.0, "a share may: that is told, and nothing is stuck"
     assert eyes.watch.measures().roots == {"inbox": True, "outbox": False}
-    eyes.watch.waiting(), eyes.watch.notes(), eyes.watch.paused()
+    eyes.watch.notes(), eyes.watch.paused()
+    assert [entry.path for entry in eyes.watch.waiting()] == ["book.epub"]
     assert time.monotonic() - begun < PATIENCE_SECONDS / 2
     silence.answers.set()
     eyes.watch.wait(PATIENCE_SECONDS)
@@ -332,7 +334,8 @@ def test_a_slow_look_is_used_when_it_comes_back(
     assert eyes.watch.look() == () and eyes.watch.look() == ()
     silence.answers.set()
     eyes.watch.wait(PATIENCE_SECONDS)
-    assert [drop.relative for drop in eyes.watch.look()] == ["a.txt"]
+    silence.answers.clear()
+    assert [drop.relative for drop in eyes.watch.look()] == ["a.txt"], "the next one would be as slow"
 
 
 def test_a_pause_file_in_the_state_folder_counts_too(see: Any, layout: Layout) -> None:
