@@ -67,6 +67,7 @@ _FULL = 0.6
 _MARKS_MAX = 30
 "as in the Stream-Safe Text Format of Unicode UAX 15"
 _CITATION_NESTING_MAX = 10
+_INITIALS_PASSES_MAX = 10
 
 _SOFT_BREAK = re.compile("\u00ad[ \t]*\r?\n[ \t]*")
 _LINE_BREAKS = re.compile("\r\n|[\r\x85\u2028]")
@@ -235,7 +236,7 @@ def _spelled_initials(text: str, *, english: bool) -> str:
         if not initials.replace(".", "").isupper() or initials in ACRONYMS:
             return initials
         spaced = " ".join(initials.replace(".", ""))
-        return spaced + _after(text, match.end(), english=english)
+        return spaced + _after(match.string, match.end(), english=english)
 
     def loose(match: re.Match[str]) -> str:
         letters = match[1].replace(".", "")
@@ -244,8 +245,12 @@ def _spelled_initials(text: str, *, english: bool) -> str:
             return match[0]
         return letters
 
-    text = _SPACED_INITIALS.sub(loose, text)
-    return _TIGHT_INITIALS.sub(tight, text)
+    for _ in range(_INITIALS_PASSES_MAX):  # spelling some out may uncover others: J.R.U.S. R. Smith
+        shorter = _TIGHT_INITIALS.sub(tight, _SPACED_INITIALS.sub(loose, text))
+        if shorter == text:
+            break
+        text = shorter
+    return text
 
 
 def _after(text: str, end: int, *, english: bool) -> str:

@@ -125,6 +125,7 @@ def test_what_only_looks_like_a_citation_or_initials_stays(text: str) -> None:
         ("J.R.R. Tolkien wrote.", "J R R Tolkien wrote."),
         ("J. R. R. Tolkien wrote.", "J R R Tolkien wrote."),
         ("It is by J.R.R.", "It is by J R R."),
+        ("By J.R.U.S. R. Smith now.", "By J R U S R Smith now."),
         ("It is by J.R.R. Then he slept.", "It is by J R R. Then he slept."),
         ("J.R.R. was born, as was H.G., too.", "J R R was born, as was H G, too."),
         ("By J.R.R.Tolkien himself", "By J R R Tolkien himself"),
