@@ -27,6 +27,8 @@ from pipeline.explain import explain
 from pipeline.files import display, exclusive_lock, held_folder, move_new, sha256_of
 from pipeline.intake.claim import below
 from pipeline.intake.ignore import IgnoreList
+from pipeline.intake.refused import MACHINE_ERRNOS, refusal
+from pipeline.intake.roots import Role, check_root, check_roots
 from pipeline.jobs.job import Drop, DropState, Job, JobState
 from pipeline.layout import Layout, last_place, layout_of
 from pipeline.ledger import Ledger
@@ -49,7 +51,12 @@ def main(arguments: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     verb: Verb = options.verb
-    return verb(options)
+    try:
+        return verb(options)
+    except OSError as error:
+        if error.errno not in MACHINE_ERRNOS:
+            raise
+        raise refusal(error, layout_of(load_config(options.config))) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,9 +199,11 @@ def _status(layout: Layout) -> dict[str, Any]:
     if layout.ledger_file.exists():
         ledger = Ledger(layout.ledger_file, clock=time.time)
         not_listed = status.get("not_listed", {})
+        reasons = {entry["job"]: entry.get("reason", "") for entry in status.get("queued", ())}
         # a folder that is in trouble may not answer, and would hold us up as well
         status.update(snapshot_jobs(ledger, layout, reachable=not status.get("trouble")))
         status["not_listed"] = {**not_listed, **status["not_listed"]}
+        status["queued"] = [{**entry, "reason": reasons.get(entry["job"], "")} for entry in status["queued"]]
         ledger.close()
     return status
 
@@ -241,6 +250,8 @@ def audit_files(options: argparse.Namespace) -> int:
 def submit(options: argparse.Namespace) -> int:
     """Copy files into the inbox under a hidden name, then give them their own."""
     layout = layout_of(load_config(options.config))
+    if os.access(layout.ledger_file, os.R_OK | os.W_OK):  # who shares the inbox need not share the state
+        check_root(_ledger(layout), layout, Role.INBOX)
     folder = _subfolder(layout.inbox, options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
@@ -321,6 +332,7 @@ def retry(options: argparse.Namespace) -> int:
         state = job.state if job else drop.state
         print(f"{options.job} is {state}; only what failed can be tried again.", file=sys.stderr)
         return 1
+    check_roots(ledger, layout)
     print(_bring_back(layout, drop))
     return 0
 

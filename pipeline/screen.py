@@ -60,7 +60,8 @@ def _queued(status: Mapping[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     shown = status["queued"][:_QUEUED_SHOWN]
     for entry in shown:
-        table.add_row("queued", Text(entry["source"]), entry["priority"], Text(entry["job"], style="dim"))
+        why = Text(entry.get("reason") or entry["priority"])
+        table.add_row("queued", Text(entry["source"]), why, Text(entry["job"], style="dim"))
     more = status["jobs"]["queued"] - len(shown)
     if more > 0:
         table.add_row("", f"and {more} more")

@@ -6,7 +6,6 @@ time; whatever happens to a job, the ledger says so; a stop is honoured at the n
 
 import contextlib
 import ctypes
-import errno
 import os
 import shutil
 import signal
@@ -33,10 +32,10 @@ from pipeline.errors import (
 )
 from pipeline.events import Hook, JobEnded, emit
 from pipeline.fetch import Fetcher
-from pipeline.files import ENVIRONMENT_ERRNOS, sha256_of
+from pipeline.files import sha256_of
 from pipeline.intake.claim import below, end_if_complete
 from pipeline.intake.readiness import ready
-from pipeline.intake.refused import refusal
+from pipeline.intake.refused import MACHINE_ERRNOS, refusal
 from pipeline.intake.roots import check_roots, prove_writable
 from pipeline.job_log import job_log
 from pipeline.jobs.job import Job, JobState
@@ -57,8 +56,6 @@ LOOK_AGAIN_SECONDS = 2.0
 ENVIRONMENT_WAIT_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 120.0
 "a job that the machine fails again and again is tried this seldom, and others go first"
-# What a worker reads and writes is its own: where it may not, somebody changed the folders.
-_MACHINE_ERRNOS = ENVIRONMENT_ERRNOS | {errno.EACCES, errno.EPERM}
 _PR_SET_PDEATHSIG = 1
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
@@ -240,7 +237,7 @@ class Worker:
         except (EnvironmentFailure, MemoryError):
             raise  # without memory a process is of no use: it ends, and the supervisor counts it
         except Exception as error:  # broad: a job must not take the worker with it
-            if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
                 raise
             self._fail_unforeseen(job, error)
 

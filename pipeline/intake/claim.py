@@ -26,6 +26,7 @@ from pipeline.files import (
     move_new,
     open_regular,
     sha256_of,
+    shown_size,
     stat_is_regular,
 )
 from pipeline.intake.roots import check_roots
@@ -34,8 +35,11 @@ from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.naming import distinct_name, numbered
 from pipeline.outbox import Failure, failed_name, failure_of, remove_stale_notes, write_failure_notes
+from pipeline.space import look
 
 Stamp = tuple[int, int, int, int]
+SPOOL_MARGIN_BYTES = 16 * 2**20
+"must be free beyond a copy that is made for `source: leave`"
 # What a disk answers to a name that it cannot hold: Windows' own, undecodable or too long ones.
 _NAME_ERRNOS = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
 
@@ -165,6 +169,7 @@ def _refused(error: OSError) -> Exception:
 def _copy_to_spool(layout: Layout, drop: Drop) -> tuple[str, Stamp]:
     folder = layout.spool(drop.id)
     shutil.rmtree(folder, ignore_errors=True)
+    _refuse_what_does_not_fit(layout, drop)
     for member in drop.members:
         _bring(layout, drop, member, copy)
         crash.point("claim.copied")
@@ -176,6 +181,16 @@ def _copy_to_spool(layout: Layout, drop: Drop) -> tuple[str, Stamp]:
     if sha256_of(folder / drop.name) != digest:
         raise NotReady("it changed while it was being copied")
     return digest, stamp
+
+
+def _refuse_what_does_not_fit(layout: Layout, drop: Drop) -> None:
+    """A copy that is too large for the disk waits by itself; smaller ones go first."""
+    needed = sum(stamp_of(layout.inbox / member)[1] for member in drop.members)
+    free = look(layout.state).bytes
+    if needed + SPOOL_MARGIN_BYTES > free:
+        raise NotReady(
+            f"its copy needs {shown_size(needed)} on the disk of the state, where {shown_size(free)} are free"
+        )
 
 
 def put_back(layout: Layout, drop: Drop) -> None:

@@ -9,11 +9,13 @@ import os
 from pathlib import Path
 
 from pipeline.errors import EnvironmentFailure
-from pipeline.files import display
+from pipeline.files import ENVIRONMENT_ERRNOS, display
 from pipeline.intake.roots import Role
 from pipeline.layout import Layout
 from pipeline.space import look
 
+# What we read and write is our own: where we may not, somebody changed the folders.
+MACHINE_ERRNOS = ENVIRONMENT_ERRNOS | {errno.EACCES, errno.EPERM}
 GOES_ON = "The work then goes on by itself."
 # At the start these are waited for; what is denied or missing is for a person to see at once.
 HEAL_BY_THEMSELVES = frozenset({"disk_full", "inodes_full", "quota", "read_only", "disk", "share", "machine"})

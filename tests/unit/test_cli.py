@@ -1,5 +1,6 @@
 """The verbs: what they say is true in each case. What they do is tested where it is done."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pipeline.config import Config
 from pipeline.doctor import Finding
 from pipeline.errors import EnvironmentFailure
 from pipeline.files import exclusive_lock
+from pipeline.intake.roots import Role, memory_key, open_root
 from pipeline.jobs.job import JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
@@ -38,6 +40,35 @@ def test_who_may_not_look_into_the_state_is_told_so(
     with pytest.raises(EnvironmentFailure, match="belongs to another user") as caught:
         run(config_file, *words)
     assert "sudo voxspool" in caught.value.hint
+
+
+def test_nothing_is_submitted_beneath_a_share_that_is_away(
+    config_file: Path, ledger: Ledger, layout: Layout, tmp_path: Path
+) -> None:
+    """The empty folder in its place takes files as readily; who may not look into the state is not asked."""
+    marker = open_root(layout.inbox, Role.INBOX).marker
+    assert marker is not None
+    ledger.set_meta(memory_key(Role.INBOX, layout.inbox), marker.uuid)
+    (tmp_path / "mine.txt").write_text("Hello.")
+    (layout.inbox / ".voxspool-root").unlink()
+    with pytest.raises(EnvironmentFailure, match="has lost its mark"):
+        run(config_file, "submit", str(tmp_path / "mine.txt"), "--folder", "sub")
+    assert list(layout.inbox.iterdir()) == []
+
+
+def test_a_disk_that_refuses_a_command_is_told_as_one(
+    config_file: Path, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sentence with what to do."""
+    (tmp_path / "mine.txt").write_text("Hello.")
+
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(EnvironmentFailure, match=f"The inbox {layout.inbox} is read-only") as caught:
+        run(config_file, "submit", str(tmp_path / "mine.txt"))
+    assert "remount,rw" in caught.value.hint
 
 
 # -- cancel -------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from pipeline.jobs.job import Drop, DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.outbox import Failure
+from pipeline.space import Free
 
 MODES = ("move", "leave", "delete")
 FAILURE = Failure(job_id="j", code="c", message="It failed.", hint="Mend it.")
@@ -413,6 +414,17 @@ def test_a_stranger_s_file_that_comes_between_costs_nobody_his(
     assert place.read_text() == "mine" and bytes_somewhere(layout, b"Hello.")
     finish_failed(layout, drop, [FAILURE])
     assert place.read_text() == "mine" and (layout.failed / "story~2.txt").read_bytes() == b"Hello."
+
+
+def test_a_copy_that_does_not_fit_waits_by_itself(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`source: leave`: the disk of the state is not filled up for it, and smaller ones go first."""
+    large = dropped(layout, "large.wav", b"x" * 5000, mode="leave")
+    small = dropped(layout, "small.wav", mode="leave")
+    monkeypatch.setattr(claim, "look", lambda _: Free(bytes=claim.SPOOL_MARGIN_BYTES + 4000, files=9.0))
+    with pytest.raises(NotReady, match=r"needs 5 kB on the disk of the state, where 16.8 MB are free"):
+        take(layout, large)
+    assert not layout.spool(large.id).exists()
+    take(layout, small)
 
 
 # -- ending a drop ------------------------------------------------------------------------------------
