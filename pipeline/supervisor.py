@@ -183,7 +183,7 @@ class Supervisor:
 
     def _use(self, config: Config) -> None:
         """Work by this configuration from now on."""
-        self._machine = Machine(self._layout, self._ledger, clock=time.monotonic)
+        self._machine = Machine(self._layout, self._ledger, desk=self._desk, clock=time.monotonic)
         self._config = config
         self._intake = Intake(self._layout, self._ledger, config, clock=time.time, large=self._large)
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)

@@ -6,34 +6,54 @@ EnvironmentFailure with what to do, and it leaves nothing behind.
 
 import contextlib
 import errno
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure, LedgerDamaged
 from pipeline.files import shown_size
+from pipeline.intake.aside import Aside, Errand
 from pipeline.intake.refused import GOES_ON, read_only, refusal
-from pipeline.intake.roots import Role, check_roots, memory_key, try_writing
+from pipeline.intake.roots import Role, check_mark, memory_key, try_writing
 from pipeline.layout import HIDDEN, Layout
 from pipeline.ledger import Ledger
 from pipeline.space import MIN_FREE_FILES, Room, look, room
 
 LOOK_SECONDS = 2.0
 LATE_SECONDS = 15.0
+PATIENCE_SECONDS = 1.0
+"a look that takes longer is not waited for"
 RESERVE_SECONDS = 60.0
 "how often the ledger's reserve is looked after"
 
 
-def ready(config: Config, layout: Layout, ledger: Ledger, *, try_all: bool = True) -> Room:
-    """What jobs may take up now; raises EnvironmentFailure where nothing can be done at all.
+Marks = Mapping[Role, str | None]
+"what each root is remembered by; None: it never had a mark"
 
-    With `try_all` a file is written to each root.
+
+def ready(config: Config, layout: Layout, ledger: Ledger) -> Room:
+    """What jobs may take up now, and whether each root can be written to.
+
+    Raises EnvironmentFailure where nothing can be done at all.
     """
+    return fit(config, layout, remembered(layout, ledger), try_all=True)
+
+
+def remembered(layout: Layout, ledger: Ledger) -> Marks:
+    """The marks of all roots that must carry one."""
+    paths = {Role.STATE: layout.state, Role.INBOX: layout.inbox, Role.OUTBOX: layout.outbox}
+    return {role: ledger.meta(memory_key(role, path)) for role, path in paths.items()}
+
+
+def fit(config: Config, layout: Layout, marks: Marks, *, try_all: bool) -> Room:
+    """The same without a ledger, so that it can be done aside; with `try_all` files are written."""
     min_free_bytes = config.workers.min_free_bytes
     written = [Role.STATE, Role.OUTBOX] + [Role.INBOX] * (config.intake.source != "leave")
     try:
-        check_roots(ledger, layout)
+        for role, mark in marks.items():
+            check_mark(getattr(layout, role.value), role, mark)
         for role in written:
             _refuse_read_only(layout, role)
         for role in (Role.STATE, Role.OUTBOX):
@@ -48,10 +68,13 @@ def ready(config: Config, layout: Layout, ledger: Ledger, *, try_all: bool = Tru
 class Machine:
     """The daemon's eye on the machine: what keeps all work from being done, and when that has passed."""
 
-    def __init__(self, layout: Layout, ledger: Ledger, *, clock: Callable[[], float]) -> None:
+    def __init__(self, layout: Layout, ledger: Ledger, *, desk: Aside, clock: Callable[[], float]) -> None:
         self._layout = layout
         self._ledger = ledger
         self._clock = clock
+        self._desk = desk
+        self._out: Errand[Room] | None = None
+        "a look that has not come back yet"
         self._looked_at = clock()
         self._next_at = self._reserve_at = 0.0
         self.failure: EnvironmentFailure | None = None
@@ -66,14 +89,17 @@ class Machine:
         Files are written only while something is known to be wrong: idle disks may sleep.
         """
         now = self._clock()
-        if now < self._next_at or not self._opened():
+        if self._out is None and (now < self._next_at or not self._opened()):
             return False
         if now - self._looked_at > LATE_SECONDS:
             self.well_since = now  # a disk that did not answer held us up
         before = self.failure
         try:
-            troubled = before is not None or bool(self._ledger.meta("trouble"))
-            self.room = ready(config, self._layout, self._ledger, try_all=troubled)
+            out = self._out = self._out or self._ask(config)
+            if not out.wait(PATIENCE_SECONDS):
+                return False  # a root does not answer: the watch tells of it
+            self._out = None
+            self.room = out.result()
             self.failure = None
             self._keep_reserve(now)
         except LedgerDamaged:
@@ -83,6 +109,12 @@ class Machine:
         self._looked_at = self._clock()
         self._next_at = self._looked_at + LOOK_SECONDS
         return before is not None and self.failure is None
+
+    def _ask(self, config: Config) -> Errand[Room]:
+        """Send somebody to look: a server that does not answer holds up whoever asks it."""
+        troubled = self.failure is not None or bool(self._ledger.meta("trouble"))
+        marks = remembered(self._layout, self._ledger)
+        return self._desk.send(functools.partial(fit, config, self._layout, marks, try_all=troubled))
 
     def _keep_reserve(self, now: float) -> None:
         if now >= self._reserve_at:

@@ -168,7 +168,11 @@ def check_roots(ledger: Ledger, layout: Layout) -> None:
 def check_root(ledger: Ledger, layout: Layout, role: Role) -> None:
     """The same for one of them."""
     path: Path = getattr(layout, role.value)
-    uuid = ledger.meta(memory_key(role, path))
+    check_mark(path, role, ledger.meta(memory_key(role, path)))
+
+
+def check_mark(path: Path, role: Role, uuid: str | None) -> None:
+    """Raise RootProblem unless a folder carries the mark `uuid`; None: it never had one."""
     if uuid is not None:
         _status(path, role)
         _demand(path, role, read_marker(path), uuid)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.config import Config
 from pipeline.database import RESERVE_PAGES
 from pipeline.errors import EnvironmentFailure
 from pipeline.intake import readiness
+from pipeline.intake.aside import Aside
 from pipeline.intake.readiness import LATE_SECONDS, LOOK_SECONDS, Machine, ready
 from pipeline.intake.roots import Role, memory_key, open_root
 from pipeline.layout import Layout
@@ -152,7 +154,7 @@ def clock() -> Clock:
 @pytest.fixture
 def machine(layout: Layout, ledger: Ledger, roots: dict[str, Path], clock: Clock) -> Machine:
     """The daemon's eye, well so far."""
-    return Machine(layout, ledger, clock=clock)
+    return Machine(layout, ledger, desk=Aside("machine"), clock=clock)
 
 
 def test_it_tells_when_what_was_wrong_is_mended(
@@ -207,12 +209,38 @@ def test_since_when_it_is_well(
     assert machine.well_since == clock.now
 
 
+def test_a_root_that_does_not_answer_holds_nobody_up(
+    config: Config,
+    machine: Machine,
+    roots: dict[str, Path],
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who looks is not waited for, nobody else is sent, and what he found counts when he is back."""
+    answers, asked = threading.Event(), []
+
+    def silent(path: Path, role: Role, uuid: str | None) -> None:
+        asked.append(role)
+        assert answers.wait(10)
+
+    monkeypatch.setattr(readiness, "check_mark", silent)
+    monkeypatch.setattr(readiness, "PATIENCE_SECONDS", 0.01)
+    for _ in range(3):
+        clock.now += LOOK_SECONDS
+        assert not machine.look(config)
+    assert machine.room is None and machine.failure is None and len(asked) == 1
+    answers.set()
+    monkeypatch.setattr(readiness, "PATIENCE_SECONDS", 10.0)
+    assert not machine.look(config)
+    assert machine.room is not None and len(asked) == 3
+
+
 def test_before_the_first_start_there_is_nothing_to_look_at(
     config: Config, layout: Layout, ledger: Ledger, clock: Clock
 ) -> None:
     """The folders are made when they are first opened."""
     layout.outbox.rmdir()
-    machine = Machine(layout, ledger, clock=clock)
+    machine = Machine(layout, ledger, desk=Aside("machine"), clock=clock)
     assert not machine.look(config) and machine.failure is None
 
 
