@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -394,6 +395,19 @@ def test_a_ledger_that_gives_up_does_not_end_the_worker(shop: Shop, monkeypatch:
         patch.setattr(room, "publish", raising(OSError(errno.ENOSPC, "No space left on device")))
         assert shop.work().state is JobState.QUEUED
     assert calls == 3 and shop.outcomes() == ["environment"]
+
+
+def test_temporary_files_lie_where_they_are_cleared_away(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of libraries, too: a killed process cannot do it, the daemon then does."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", "")
+    with room._temporary_files_in(layout.scratch("1-test")):
+        with tempfile.TemporaryDirectory() as made:
+            assert layout.scratch("1-test") in Path(made).parents
+        assert os.environ["TMPDIR"] == str(layout.scratch("1-test"))
+    assert not layout.scratch("1-test").exists()
 
 
 # -- telling ------------------------------------------------------------------------------------------
