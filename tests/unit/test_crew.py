@@ -11,6 +11,7 @@ from pipeline import crew as room
 from pipeline.config import Config
 from pipeline.crew import Crew
 from pipeline.errors import EnvironmentFailure
+from pipeline.intake.aside import Aside
 from pipeline.intake.readiness import Machine
 from pipeline.jobs.job import JobState
 from pipeline.layout import Layout
@@ -71,7 +72,7 @@ def crew(config: Config, pool: Pool, ledger: Ledger, layout: Layout) -> Crew:
     def fail(job: Any, code: str, message: str, hint: str) -> None:
         ledger.finish(job.id, JobState.FAILED, code=code, message=message, hint=hint)
 
-    machine = Machine(layout, ledger, clock=time.monotonic)
+    machine = Machine(layout, ledger, desk=Aside("machine"), clock=time.monotonic)
     machine.well_since = float("-inf")
     return Crew(config, pool, ledger, layout, machine, fail=fail)
 
