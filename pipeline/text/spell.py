@@ -92,16 +92,22 @@ def _padded(match: _Match, words: str) -> str:
 
 
 def _english(text: str) -> str:
-    heading = re.fullmatch(r"\s*([IVX]|[IVXLC]{2,})\.?\s*", text)
-    if heading and (value := _roman_value(heading[1])):
-        return numbers.cardinal(value).capitalize() + "."
     for _ in range(_PASSES_MAX):
         before = text
+        if heading := _heading(text):
+            return heading
         for pattern, write in _RULES:
             text = pattern.sub(write, text)
         if text == before:
             break
     return text.strip()
+
+
+def _heading(text: str) -> str | None:
+    """“Four.” for a lone “IV”, which is the number of a chapter."""
+    numeral = re.fullmatch(r"\s*([IVX]|[IVXLC]{2,})\.?\s*", text)
+    value = _roman_value(numeral[1]) if numeral else None
+    return numbers.cardinal(value).capitalize() + "." if value else None
 
 
 def _roman_value(letters: str) -> int | None:

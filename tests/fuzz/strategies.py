@@ -200,4 +200,4 @@ def large_of(target: str) -> st.SearchStrategy[bytes]:
         ),
     }
     tokens, starts = words[target]
-    return large(tokens, starts, {"job file": 1 << 20, "text": 1 << 19, "markdown": 1 << 17}[target])
+    return large(tokens, starts, {"job file": 1 << 20, "text": 1 << 18, "markdown": 1 << 17}[target])

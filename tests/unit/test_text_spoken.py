@@ -138,6 +138,7 @@ def test_what_is_written_equals_what_is_said(one: str, other: str) -> None:
         ("call 555-1234", "call five hundred fifty-five twelve thirty-four"),
         ("5-year-old", "five-year-old"),
         ("IV", "Four."),
+        ("# V```", "Five."),
         ("I", "One."),
         ("I.", "One."),
         ("I am", "I am"),
