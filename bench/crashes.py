@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -25,6 +26,9 @@ from pipeline.files import sha256_of
 SHORTEST_LIFE_SECONDS, LONGEST_LIFE_SECONDS = 0.2, 6.0
 "from the start of the process: the first claim comes after about half a second, the first take after one"
 ACTS_A_SECOND = 1.2
+WORKING_SHARE = 0.5
+"of the lives, which last until somebody works and then so long"
+PATIENCE_SECONDS = 60.0
 FINISH_SECONDS = 600.0
 LITTER = (".voxspool-tmp", ".arriving")
 
@@ -60,6 +64,8 @@ class Crashes:
 
     def _live_and_die(self) -> None:
         daemon = self.place.start()
+        if self.random.random() < WORKING_SHARE:
+            self._until_it_works()
         ends = time.monotonic() + self.random.uniform(SHORTEST_LIFE_SECONDS, LONGEST_LIFE_SECONDS)
         acts = 0.0
         while (left := ends - time.monotonic()) > 0:
@@ -72,6 +78,16 @@ class Crashes:
             acts = 0.0
         kill_tree(daemon.pid)
         daemon.wait()
+
+    def _until_it_works(self) -> None:
+        """On a slow machine most kills would strike the start-up else."""
+        self.load.text()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(sqlite3.Error):  # no ledger yet
+                if self.place.query("SELECT 1 FROM jobs WHERE state = 'running'"):
+                    return
+            time.sleep(0.05)
 
     def _act(self) -> None:
         if (self.place.root / "state" / "ledger.db").exists():

@@ -136,9 +136,9 @@ class Crew:
             return
         self._fail(
             job,
-            "worker_died",
-            f"{job.source.name} ended the process that worked on it {deaths} times.",
-            f"The log in {self._layout.logs} may tell why. The file may be damaged or far too large.",
+            code="worker_died",
+            message=f"{job.source.name} ended the process that worked on it {deaths} times.",
+            hint=f"The log in {self._layout.logs} may tell why. The file may be damaged or far too large.",
         )
 
     def _kill_stalled(self) -> None:
@@ -171,9 +171,9 @@ class Crew:
     def _fail_loading(self, job: Job, stage: str, limit: float) -> None:
         self._fail(
             job,
-            "model_load",
-            f"{stage.capitalize()} took longer than {limit:.0f} s.",
-            "Is the machine out of memory? models.load_seconds in config.yaml sets the limit.",
+            code="model_load",
+            message=f"{stage.capitalize()} took longer than {limit:.0f} s.",
+            hint="Is the machine out of memory? models.load_seconds in config.yaml sets the limit.",
         )
 
 

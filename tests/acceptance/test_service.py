@@ -293,7 +293,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_watchdog_never_knows(
 
 def test_a_worker_that_hangs_without_a_job_is_replaced(make_daemon: Make) -> None:
     """It shows no heartbeat to miss; but there is work, and it does not ask for it."""
-    daemon = start(make_daemon(defaults=UNCHECKED), "pipeline.supervisor.DEAF_SECONDS=6")
+    daemon = start(make_daemon(defaults=UNCHECKED), "pipeline.crew.DEAF_SECONDS=6")
     daemon.drop("a.txt", "So that there is a worker.")
     daemon.manifest("a")
     daemon.wait(lambda: daemon.query("SELECT outcome FROM attempts") == [("done",)])
