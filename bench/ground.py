@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,18 @@ def processor_seconds(pid: int) -> float:
     """User and system time of a process and its living children (Linux)."""
     ticks = os.sysconf("SC_CLK_TCK")
     total = 0.0
-    for family in (pid, *_children(pid)):
-        fields = Path(f"/proc/{family}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    for text in _read_of_family(pid, "stat"):
+        fields = text.rpartition(")")[2].split()
         total += (int(fields[11]) + int(fields[12])) / ticks
     return total
+
+
+def _read_of_family(pid: int, name: str) -> Iterator[str]:
+    """What /proc says of a process and its children; a child may end meanwhile."""
+    yield Path(f"/proc/{pid}/{name}").read_text(encoding="ascii")
+    for child in _children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield Path(f"/proc/{child}/{name}").read_text(encoding="ascii")
 
 
 def _children(pid: int) -> list[int]:
@@ -115,12 +123,8 @@ def _children(pid: int) -> list[int]:
 
 def memory_mb(pid: int) -> float:
     """Resident memory of a process and its living children; shared pages are shared out (PSS)."""
-    total = 0
-    for family in (pid, *_children(pid)):
-        for line in Path(f"/proc/{family}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total / 1024
+    lines = (line for text in _read_of_family(pid, "smaps_rollup") for line in text.splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def wait_for(condition: Any, *, seconds: float, step: float = 0.05) -> float:
