@@ -211,3 +211,11 @@ def test_a_key_is_a_name_for_any_text() -> None:
     assert set(key(text="\ud800\n")) <= set("0123456789abcdef")
     assert key() == key() and len(key()) == 64
     assert json.dumps(key())
+
+
+def test_nothing_is_kept_where_the_state_folder_is_away(cache: TakeCache, tmp_path: Path) -> None:
+    """The empty place of a mount that is lost stays empty."""
+    (tmp_path / "cache").rmdir()
+    with pytest.raises(FileNotFoundError):
+        cache.keep(KEY, Speech(audio=Audio(np.zeros(10, np.float32), 8000)))
+    assert list(tmp_path.iterdir()) == []

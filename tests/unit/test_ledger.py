@@ -554,6 +554,25 @@ def test_a_damaged_ledger_is_an_environment_failure_when_read_and_written(tmp_pa
     reopened.close()
 
 
+@pytest.mark.parametrize("table", ["meta", "drops", "jobs", "attempts", "results"])
+def test_damage_anywhere_is_found_before_it_is_met(tmp_path: Path, table: str) -> None:
+    """Pages that nobody has read yet."""
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(path, clock=Clock())
+    submit(ledger, *(a_job(f"j{n}", index=n) for n in range(50)))
+    ledger.prove_whole()
+    ledger.close()
+    with sqlite3.connect(path) as database:
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    database.close()
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(LedgerDamaged, match="is damaged: "):
+        reopened = Ledger(path, clock=Clock())
+        reopened.prove_whole()
+
+
 def fill_the_disk(path: Path, reply: object) -> None:
     """In a process of its own: files may not grow past 400 kB, and the ledger wants more."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
