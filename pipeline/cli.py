@@ -23,8 +23,9 @@ from rich.live import Live
 from pipeline import __version__, audit, doctor, prune, retention
 from pipeline.config import load_config
 from pipeline.errors import EnvironmentFailure, InputError
-from pipeline.explain import explain
+from pipeline.explain import PATIENCE_SECONDS, explain
 from pipeline.files import display, exclusive_lock, held_folder, move_new, sha256_of
+from pipeline.intake.aside import answers
 from pipeline.intake.claim import below
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.refused import MACHINE_ERRNOS, refusal
@@ -194,14 +195,17 @@ def _status(layout: Layout) -> dict[str, Any]:
     """What `status.json` says, with the ledger's word on progress: it is seconds fresher."""
     status = last_status(layout) or {"state": "never started", "waiting": [], "notes": []}
     status["inbox"] = str(layout.inbox)
-    if not _daemon_runs(layout) and status["state"] != "never started":
+    runs = _daemon_runs(layout)
+    if not runs and status["state"] != "never started":
         status["state"] = "stopped"
     if layout.ledger_file.exists():
         ledger = Ledger(layout.ledger_file, clock=time.time)
         not_listed = status.get("not_listed", {})
         reasons = {entry["job"]: entry.get("reason", "") for entry in status.get("queued", ())}
-        # a folder that is in trouble may not answer, and would hold us up as well
-        status.update(snapshot_jobs(ledger, layout, reachable=not status.get("trouble")))
+        # an outbox that does not answer would hold us up: the daemon knows what lies in it, and looks aside
+        looks = not runs and answers(layout.outbox, PATIENCE_SECONDS)
+        fresh = snapshot_jobs(ledger, layout, reachable=looks)
+        status.update(fresh if looks else {**fresh, "failed": status.get("failed", ())})
         status["not_listed"] = {**not_listed, **status["not_listed"]}
         status["queued"] = [{**entry, "reason": reasons.get(entry["job"], "")} for entry in status["queued"]]
         ledger.close()

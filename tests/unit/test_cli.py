@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ledger_samples import a_job, submit
+from ledger_samples import a_drop, a_job, submit
 
 from pipeline import cli, doctor
 from pipeline.config import Config
@@ -13,7 +13,7 @@ from pipeline.doctor import Finding
 from pipeline.errors import EnvironmentFailure
 from pipeline.files import exclusive_lock
 from pipeline.intake.roots import Role, memory_key, open_root
-from pipeline.jobs.job import JobState
+from pipeline.jobs.job import DropState, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 
@@ -132,6 +132,28 @@ def test_status_keeps_what_the_daemon_left_out_and_takes_jobs_from_the_ledger(
     told = json.loads(capsys.readouterr().out)
     assert told["not_listed"] == {"queued": 0, "waiting": 71}
     assert (told["state"], told["jobs"]["queued"]) == ("stopped", 1)
+
+
+def test_status_does_not_ask_the_outbox_while_a_daemon_runs(
+    config_file: Path,
+    ledger: Ledger,
+    layout: Layout,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may lie on a share that does not answer, and the daemon has said what lies in it."""
+    drop = a_drop()
+    ledger.plan_claim(drop)
+    ledger.submit(drop, [])
+    ledger.end_drop(drop.id, DropState.FAILED, "failed/story.txt")
+    said = [{"path": "failed/a.txt", "job": "j", "reason": "r"}]
+    layout.status_copy.write_text(json.dumps({"schema": "voxspool/status/1", "state": "x", "failed": said}))
+    asked: list[object] = []
+    monkeypatch.setattr("pipeline.status.os.path.lexists", lambda path: asked.append(path))
+    with exclusive_lock(layout.lock_file) as free:
+        assert free and run(config_file, "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == said
+    assert [path for path in asked if str(layout.outbox) in str(path)] == []
 
 
 @pytest.mark.parametrize(("level", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
