@@ -198,7 +198,8 @@ class Encoder:
         log = process.log
         if status == 0 and not log.strip():
             return
-        raise environment_failure(log) or SynthesisError(
+        folder = next(iter(self._targets.values())).parent
+        raise environment_failure(log, folder) or SynthesisError(
             f"ffmpeg could not write the sound (status {status}): {last_words(log)}",
             hint="Try other output formats; if all of them fail, look at the ffmpeg in use (doctor).",
             code="encode",

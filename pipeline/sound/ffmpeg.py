@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -38,9 +39,10 @@ _PROGRESS = ("-progress", "pipe:1", "-stats_period", "0.5")
 # It tells its progress on the clock, moving or not: these are the parts that only movement changes.
 _MOVEMENTS = (b"out_time_us=", b"total_size=")
 _ENVIRONMENT_WORDS = {
-    "No space left on device": "the disk is full",
-    "Disk quota exceeded": "the disk quota is used up",
-    "Read-only file system": "the disk is read-only",
+    "No space left on device": ("the disk is full", "disk_full"),
+    "Disk quota exceeded": ("the disk quota is used up", "quota"),
+    "Read-only file system": ("the disk is read-only", "read_only"),
+    "Input/output error": ("the disk fails", "disk"),
 }
 
 
@@ -80,14 +82,14 @@ def _ask(path: str, *arguments: str) -> str:
     return answer.stdout.decode("utf-8", "replace")
 
 
-def environment_failure(log: str) -> EnvironmentFailure | None:
-    """What ffmpeg's words say about the machine; None if the machine is not at fault."""
-    for words, meaning in _ENVIRONMENT_WORDS.items():
+def environment_failure(log: str, folder: Path) -> EnvironmentFailure | None:
+    """What ffmpeg's words say about the machine when it wrote into `folder`; None if that is not at fault."""
+    for words, (meaning, code) in _ENVIRONMENT_WORDS.items():
         if words in log:
             return EnvironmentFailure(
-                f"The sound could not be written: {meaning}.",
+                f"The sound could not be written to {folder}: {meaning}.",
                 hint="Make room or mend the disk; the job then goes on by itself.",
-                code="disk_full" if "full" in meaning or "quota" in meaning else "disk",
+                code=code,
             )
     return None
 

@@ -179,13 +179,14 @@ def test_one_that_died_breaks_the_pipe(tmp_path: Path, monkeypatch: pytest.Monke
     ("log", "code"),
     [
         ("av_interleaved_write_frame(): No space left on device\n", "disk_full"),
-        ("Error: Disk quota exceeded", "disk_full"),
-        ("Could not open: Read-only file system", "disk"),
+        ("Error: Disk quota exceeded", "quota"),
+        ("Could not open: Read-only file system", "read_only"),
+        ("Error writing trailer: Input/output error", "disk"),
     ],
 )
 def test_the_machine_is_told_from_the_job(log: str, code: str) -> None:
     """A full or read-only disk is the environment's fault, anything else is not."""
-    failure = environment_failure(log)
+    failure = environment_failure(log, Path("/srv/state/work"))
     assert failure is not None
-    assert failure.code == code
-    assert environment_failure("Invalid data found") is None
+    assert failure.code == code and "to /srv/state/work: the disk" in failure.message
+    assert environment_failure("Invalid data found", Path("/srv")) is None
