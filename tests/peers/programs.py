@@ -112,6 +112,13 @@ class Programs:
         self._started.append(process)
         return process
 
+    def output(self, name: str, command: Sequence[str | Path]) -> str:
+        """What a command prints; one that does not end is left behind and ended with the test."""
+        self.log(name).unlink(missing_ok=True)
+        process = self.start(name, command)
+        wait_for(f"{name} ends", lambda: process.poll() is not None, seconds=START_SECONDS)
+        return self.log(name).read_text(encoding="utf-8")
+
     def log(self, name: str) -> Path:
         """Where the program called `name` writes."""
         return self._logs / f"{name}.log"

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,7 +74,9 @@ class Mounted:
 
     def trouble(self) -> str:
         """What `daemon.py status` says of trouble; empty if there is none."""
-        told = json.loads(self.daemon.command("status", "--json").stdout)
+        daemon = self.daemon
+        command = [sys.executable, daemon.program, "--config", daemon.config, "status", "--json"]
+        told = json.loads(self.server.programs.output("status", command))
         return " ".join(told["trouble"])
 
 
@@ -207,6 +210,9 @@ def test_a_server_that_does_not_answer_holds_up_nobody(on_the_server: Callable[.
     mount = on_the_server("inbox", "outbox", defaults=CHECKED)
     mount.remount("ServerAliveInterval=0")
     mount.daemon.start()
+    mount.drop("picture.png", "waits to be asked for")
+    mount.drop("broken.yaml", "text: [")
+    mount.until("one has failed", (mount.outbox / "failed" / "broken.yaml.error.txt").exists)
     mount.drop("book.txt", BOOK)
     mount.until("the book is being read", lambda: mount.daemon.progress()[0] >= 2)
     mount.server.freeze()
@@ -214,7 +220,7 @@ def test_a_server_that_does_not_answer_holds_up_nobody(on_the_server: Callable[.
     mount.server.wake()
     mount.until("the book is spoken", lambda: mount.published("book"), HEAL_SECONDS)
     mount.until("the trouble is over", lambda: mount.trouble() == "")
-    assert mount.daemon.query("SELECT COUNT(*) FROM drops") == [(1,)]
+    assert mount.daemon.query("SELECT COUNT(*) FROM drops") == [(2,)]
 
 
 def test_a_share_that_was_mounted_anew_holds_no_new_drops(on_the_server: Callable[..., Mounted]) -> None:

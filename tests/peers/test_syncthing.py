@@ -221,6 +221,18 @@ def test_a_result_that_is_deleted_on_the_phone_stays_deleted(pair: Pair) -> None
     assert (pair.outbox / "notes" / "one.wav").exists()
 
 
+def test_a_send_only_outbox_keeps_what_a_phone_deletes(pair: Pair) -> None:
+    """For those who share results with people who tidy up."""
+    pair.here.ask("PATCH", "config/folders/outbox", {"type": "sendonly"})
+    meet(pair.here, pair.phone)
+    pair.daemon.start()
+    pair.drop("one.txt", b"Keep what becomes of me.")
+    pair.result("one")
+    (pair.outbox / "one.wav").unlink()
+    pair.until("the deletion is known here", lambda: not pair.here.settled())
+    assert (pair.daemon.outbox / "one.wav").exists()
+
+
 def test_retention_only_reports_until_deletions_may_spread(pair: Pair) -> None:
     """Over its cap the outbox stays whole on both sides; once that is accepted, what goes goes on both."""
     over = {"outbox_max_gb": 1e-6, "keep_newest": 0, "keep_hours": 0}
