@@ -413,6 +413,7 @@ def test_permission_that_is_taken_away_is_waited_for(plain: PlainDaemon) -> None
     plain.wait(lambda: f"Access to {hidden} is denied. Voxspool runs as uid 65534" in trouble())
     os.chown(hidden, 65534, 65534)
     assert plain.manifest("c")["status"] == "done"
+    plain.wait(lambda: plain.query("SELECT 1 FROM drops WHERE state = 'claimed'") == [])
     outcomes = {row[0] for row in plain.query("SELECT outcome FROM attempts")}
     assert outcomes == {"done", "environment"}
     assert plain.command("audit").returncode == 0
