@@ -12,6 +12,8 @@ import unicodedata
 from pathlib import PurePosixPath
 
 MAX_NAME_BYTES = 255
+MAX_EXTENSION_BYTES = 32
+"what is longer is the end of a name with a stop in it"
 # Room for "~9999", ".error.json" and the hidden name that a file has while it is written.
 SUFFIX_ROOM_BYTES = 24
 # Refused by Windows and its shares.
@@ -94,5 +96,7 @@ def numbered(name: str, number: int) -> str:
     if number == 1:
         return name
     pure = PurePosixPath(name)
-    tail = os.fsencode(f"~{number}{pure.suffix}")
-    return os.fsdecode(os.fsencode(pure.stem)[: MAX_NAME_BYTES - len(tail)] + tail)
+    is_extension = len(os.fsencode(pure.suffix)) <= MAX_EXTENSION_BYTES
+    stem, suffix = (pure.stem, pure.suffix) if is_extension else (name, "")
+    tail = os.fsencode(f"~{number}{suffix}")
+    return os.fsdecode(os.fsencode(stem)[: MAX_NAME_BYTES - len(tail)] + tail)
