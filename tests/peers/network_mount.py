@@ -4,6 +4,7 @@ Knows no Voxspool. What is written into `far` is another machine's doing: no eve
 """
 
 import os
+import pwd
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ class Share:
         self.near.mkdir(exist_ok=True)
         words = [f"-o{option}" for option in (*options, *OPTIONS, *STRANGER)]  # ssh takes the first
         key = f"-oIdentityFile={self.server.home / 'user'}"
-        user = f"{os.environ.get('USER', 'root')}@127.0.0.1:{self.far}"
+        user = f"{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1:{self.far}"
         command = [needed("sshfs", "sshfs"), "-f", user, self.near, "-p", str(self.server.port), key, *words]
         self.process = self.server.programs.mount(f"sshfs-{self.near.name}", command, self.near)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Make
 from network_mount import Server, Share, mount_webdav
-from programs import Programs, wait_for
+from programs import Programs, need_fuse, needed, wait_for
 from witness import sha256
 
 from tests.acceptance.daemon_running import Daemon, long_text
@@ -28,6 +28,8 @@ CHECKED = {"output": {"formats": ["wav"]}}
 @pytest.fixture
 def server(tmp_path: Path, programs: Programs) -> Server:
     """An SSH server on loopback, running."""
+    need_fuse()
+    needed("sshfs", "sshfs")
     started = Server(tmp_path / "server", programs)
     started.start()
     return started
