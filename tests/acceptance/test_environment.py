@@ -224,7 +224,7 @@ def test_a_job_for_which_there_is_no_room_lets_smaller_ones_go_first(house: Hous
     large = house.drop(" ".join(SPOKEN.format(number) for number in range(20)))
     house.daemon.wait(lambda: house.query(f"SELECT 1 FROM jobs WHERE stem = '{large}'"))
     house.done(house.drop(), others=1)
-    reason = "on the disk of the outbox, where 2.9"
+    reason = "on the disk of the outbox, where 2."
     house.daemon.wait(lambda: [entry for entry in house.status()["queued"] if reason in entry["reason"]])
     assert f"{large}.txt waits for room: it needs about" in " ".join(house.status()["notes"])
     assert house.outcomes(large) == [] and house.trouble() == ""
