@@ -17,6 +17,8 @@ from pipeline.strict_yaml import Document, load_documents, validate
 
 ROOTS = ("inbox", "outbox", "voices", "state")
 PathText = Annotated[str, Field(min_length=1, max_length=4000)]
+MAX_NOTIFY_SECONDS = 45.0
+"who tells does nothing else meanwhile: a worker, or the daemon to systemd, must not seem to hang"
 
 
 class Intake(Strict):
@@ -54,11 +56,31 @@ class Workers(Strict):
         return round(self.min_free_mb * 1_000_000)
 
 
+Device = Annotated[str, Field(pattern=r"^(cpu|mps|cuda:[0-9]{1,2})$")]
+
+
+class Whisper(Strict):
+    """The recogniser behind the Chatterbox engines."""
+
+    size: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")] = "base"
+    "tiny, base, small, medium, large-v3, turbo, each of the first four also with .en"
+    backend: Literal["openai-whisper", "faster-whisper"] = "openai-whisper"
+    device: Device | None = None
+    "null: that of the engine"
+
+
 class Models(Strict):
     """Engines, recognisers and converters."""
 
+    folder: PathText = "models"
+    "checkpoints, one folder for each; relative to the configuration file"
+    devices: Annotated[tuple[Device, ...], Field(min_length=1, max_length=16, strict=False)] = ("cpu",)
+    "one worker process for each; for cpu as many as `workers.count` says"
     load_seconds: Annotated[float, Field(ge=1, le=3600)] = 300.0
     "a worker that loads for longer is killed and its job fails"
+    idle_unload_seconds: Annotated[float, Field(ge=1, le=31_536_000)] | None = 900.0
+    "an idle worker lets go of its models after so long; null: never"
+    whisper: Whisper = Whisper()
 
 
 class Fetch(Strict):
@@ -100,7 +122,7 @@ class Notify(Strict):
     command: Annotated[tuple[str, ...], Field(strict=False)] = ()
     "run after each job with the event as JSON on its standard input"
     when: Annotated[tuple[Literal["done", "failed", "cancelled"], ...], Field(strict=False)] = ("failed",)
-    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_NOTIFY_SECONDS)] = 10.0
 
 
 class Log(Strict):
@@ -160,6 +182,12 @@ class Config(ConfigFile):
     def state_path(self) -> Path:
         """Ledger, work folders, cache, logs; a local disk."""
         return Path(self.state)
+
+    @property
+    def models_path(self) -> Path:
+        """Where the checkpoints lie."""
+        base = self.file.parent if self.file else Path()
+        return base / Path(self.models.folder).expanduser()
 
     @property
     def metrics_path(self) -> Path | None:

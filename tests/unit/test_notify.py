@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Notify
+from pipeline.config import MAX_NOTIFY_SECONDS, Notify, load_config
+from pipeline.crew import DEAF_SECONDS
+from pipeline.errors import ConfigError
 from pipeline.events import JobEnded, emit
 from pipeline.notify import hooks
+from pipeline.sd_notify import PINGS_PER_TIMEOUT
+
+UNITS = Path(__file__).parents[2] / "systemd"
 
 WRITE = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read() + b'\\n')"
 
@@ -80,3 +85,20 @@ def test_a_command_that_is_not_there_is_an_error_of_its_own() -> None:
     with pytest.raises(FileNotFoundError):
         hook(event())
     emit(event(), [hook])
+
+
+def test_a_command_may_not_take_so_long_that_who_tells_seems_to_hang(tmp_path: Path) -> None:
+    """Neither to the daemon, if a worker tells, nor to systemd, if the daemon does right before a ping."""
+    timeouts = [
+        float(line.partition("=")[2])
+        for unit in UNITS.glob("*.service")
+        for line in unit.read_text().splitlines()
+        if line.startswith("WatchdogSec=")
+    ]
+    assert timeouts and MAX_NOTIFY_SECONDS < DEAF_SECONDS - 10
+    assert all(seconds - seconds / PINGS_PER_TIMEOUT - 10 > MAX_NOTIFY_SECONDS for seconds in timeouts)
+    file = tmp_path / "config.yaml"
+    file.write_text(f"notify: {{command: [sleep, '50'], timeout_seconds: {MAX_NOTIFY_SECONDS + 1}}}\n")
+    with pytest.raises(ConfigError, match=r"notify.timeout_seconds: expected at most 45.*, found 46") as told:
+        load_config(file)
+    assert told.value.message.startswith("config.yaml, line 1")
