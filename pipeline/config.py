@@ -184,6 +184,12 @@ class Config(ConfigFile):
         return Path(self.state)
 
     @property
+    def worker_devices(self) -> tuple[str, ...]:
+        """The device of each worker process, by its place in the pool."""
+        shares = [(name,) * (self.workers.count if name == "cpu" else 1) for name in self.models.devices]
+        return tuple(device for share in shares for device in share)
+
+    @property
     def models_path(self) -> Path:
         """Where the checkpoints lie."""
         base = self.file.parent if self.file else Path()

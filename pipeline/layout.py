@@ -43,6 +43,11 @@ class Layout:
         return self.state / "cache"
 
     @property
+    def measured(self) -> Path:
+        """What was measured of reference voices; may be deleted."""
+        return self.state / "measured"
+
+    @property
     def logs(self) -> Path:
         """The daemon's own log files."""
         return self.state / "logs"

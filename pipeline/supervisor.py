@@ -187,7 +187,7 @@ class Supervisor:
         self._config = config
         self._intake = Intake(self._layout, self._ledger, config, clock=time.time, large=self._large)
         self._watch = Watch(config, self._layout, self._ledger, self._intake, clock=time.monotonic)
-        pool = self._given_pool or LocalPool(config, config.workers.count)
+        pool = self._given_pool or LocalPool(config, len(config.worker_devices))
         self._crew = Crew(config, pool, self._ledger, self._layout, self._machine, fail=self._end_failed)
         self._hooks = notify.hooks(config.notify)
         self._pruner.configure(config)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pipeline import converters, engines, transcribers
 from pipeline.converters.base import Converter
 from pipeline.engines.base import Engine
+from pipeline.equipment import Equipment
 from pipeline.fetch import Fetcher
 from pipeline.jobs.settings import Check
 from pipeline.transcribers.base import Transcriber
@@ -25,8 +26,11 @@ CHECKER_OF_ENGINE = {
 class Tools:
     """What a worker has at hand. `on_load` is told what is about to be loaded."""
 
-    def __init__(self, on_load: Callable[[str], None], fetcher: Fetcher | None = None) -> None:
+    def __init__(
+        self, equipment: Equipment, on_load: Callable[[str], None], fetcher: Fetcher | None = None
+    ) -> None:
         self.fetcher = fetcher or Fetcher()
+        self._equipment = equipment
         self._on_load = on_load
         self._engines: dict[str, Engine] = {}
         self._transcribers: dict[str, Transcriber] = {}
@@ -36,7 +40,7 @@ class Tools:
         """The engine of this name; raises InputError for one that this installation lacks."""
         if name not in self._engines:
             self._on_load(f"loading {name}")
-            self._engines[name] = engines.load(name)
+            self._engines[name] = engines.load(name, self._equipment)
         return self._engines[name]
 
     def transcriber(self, check: Check, engine: str) -> Transcriber | None:
@@ -49,7 +53,7 @@ class Tools:
         name = CHECKER_OF_ENGINE[engine] if check.by == "auto" else check.by
         if name not in self._transcribers:
             self._on_load(f"loading {name}")
-            self._transcribers[name] = transcribers.load(name)
+            self._transcribers[name] = transcribers.load(name, self._equipment)
         return self._transcribers[name]
 
     def converter(self, engine: str) -> Converter:
@@ -57,7 +61,7 @@ class Tools:
         name = converters.BY_ENGINE[engine]
         if name not in self._converters:
             self._on_load(f"loading {name}")
-            self._converters[name] = converters.load(name)
+            self._converters[name] = converters.load(name, self._equipment)
         return self._converters[name]
 
     def close(self) -> None:

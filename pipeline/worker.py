@@ -22,6 +22,7 @@ from loguru import logger
 
 from pipeline import crash, notify
 from pipeline.config import Config, Fetch
+from pipeline.equipment import Equipment, Listening
 from pipeline.errors import (
     Cancelled,
     EnvironmentFailure,
@@ -76,7 +77,7 @@ def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
     log_to(config.log, layout.logs, f"worker-{slot}")
     try:
         with _temporary_files_in(layout.scratch(name)):
-            Worker(config, name, stop=stop).run()
+            Worker(config, name, stop=stop, device=config.worker_devices[slot - 1]).run()
     except EnvironmentFailure as error:
         logger.error("{}", error.in_full)
         sys.exit(1)
@@ -145,7 +146,7 @@ class StopFlag:
 class Worker:
     """Takes jobs from the ledger until `stop` is set."""
 
-    def __init__(self, config: Config, name: str, *, stop: Stop) -> None:
+    def __init__(self, config: Config, name: str, *, stop: Stop, device: str = "cpu") -> None:
         self._config = config
         self._name = name
         self._stop = stop
@@ -153,7 +154,9 @@ class Worker:
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time, create=False)
         self._hooks: list[Hook] = notify.hooks(config.notify)
         self._progress = Progress(self._ledger, self._layout, stop, worker=name)
-        self._tools = Tools(self._progress.loading, _fetcher(config.fetch))
+        self._tools = Tools(
+            _equipment(config, self._layout, device), self._progress.loading, _fetcher(config.fetch)
+        )
         self._owed: set[str] = set()
         self._move_at = 0.0
         self._look_at = 0.0
@@ -380,6 +383,16 @@ class Worker:
 def _speech_seconds(manifest: Manifest) -> float:
     """The length of what was made, whatever the number of formats."""
     return max((output.duration_seconds for output in manifest.outputs), default=0.0)
+
+
+def _equipment(config: Config, layout: Layout, device: str) -> Equipment:
+    whisper = config.models.whisper
+    return Equipment(
+        models=config.models_path,
+        measured=layout.measured,
+        device=device,
+        listening=Listening(size=whisper.size, backend=whisper.backend, device=whisper.device),
+    )
 
 
 def _fetcher(limits: Fetch) -> Fetcher:

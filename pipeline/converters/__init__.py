@@ -3,17 +3,18 @@
 from collections.abc import Callable, Mapping
 
 from pipeline.converters.base import Converter
+from pipeline.equipment import BARE, Equipment
 from pipeline.errors import InputError
 
 
-def _praat() -> Converter:
+def _praat(_equipment: Equipment) -> Converter:
     from pipeline.converters.praat import Praat
 
     return Praat()
 
 
 # Imported when loaded: the supervisor reads this table and must stay small.
-CONVERTERS: Mapping[str, Callable[[], Converter]] = {"praat": _praat}
+CONVERTERS: Mapping[str, Callable[[Equipment], Converter]] = {"praat": _praat}
 BY_ENGINE: Mapping[str, str] = {
     "espeak": "praat",
     "chatterbox": "chatterbox",
@@ -23,10 +24,10 @@ BY_ENGINE: Mapping[str, str] = {
 """Which converter a job's `engine` means."""
 
 
-def load(name: str) -> Converter:
-    """A converter, ready to convert. Raises InputError for one that this version does not have."""
+def load(name: str, equipment: Equipment = BARE) -> Converter:
+    """A converter, ready to convert on `equipment`. InputError if this version lacks it."""
     if name in CONVERTERS:
-        return CONVERTERS[name]()
+        return CONVERTERS[name](equipment)
     if name in BY_ENGINE.values():
         raise InputError(
             f"The voice converter {name!r} is not available in this version.",

@@ -7,26 +7,27 @@ who does not use it.
 from collections.abc import Callable
 
 from pipeline.engines.base import Engine
+from pipeline.equipment import BARE, Equipment
 from pipeline.errors import InputError
 
 
-def _espeak(_device: str) -> Engine:
+def _espeak(_equipment: Equipment) -> Engine:
     from pipeline.engines.espeak import EspeakEngine
 
     return EspeakEngine()
 
 
-LOADERS: dict[str, Callable[[str], Engine]] = {
+LOADERS: dict[str, Callable[[Equipment], Engine]] = {
     "espeak": _espeak,
 }
 
 
-def load(name: str, device: str = "cpu") -> Engine:
-    """The engine `name`, ready to speak on `device`; InputError if this version lacks it."""
+def load(name: str, equipment: Equipment = BARE) -> Engine:
+    """The engine `name`, ready to speak on `equipment`; InputError if this version lacks it."""
     if name not in LOADERS:
         raise InputError(
             f"The engine {name} is not available in this version.",
             hint=f"Set `engine` to one that is: {', '.join(sorted(LOADERS))}.",
             code="engine_unavailable",
         )
-    return LOADERS[name](device)
+    return LOADERS[name](equipment)

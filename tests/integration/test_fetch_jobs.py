@@ -15,6 +15,7 @@ import trustme
 from web_server import HOST, Internet, answer, redirect, small_internet
 
 from pipeline.config import Config
+from pipeline.equipment import BARE
 from pipeline.files import sha256_of
 from pipeline.intake.intake import Intake
 from pipeline.jobs.job import Job, JobState
@@ -43,7 +44,7 @@ class Shop:
         self.config, self.layout, self.ledger, self.net = config, layout, ledger, net
         self.stop = threading.Event()
         self.worker = Worker(config, "1", stop=self.stop)
-        self.worker._tools = Tools(self.worker._progress.loading, net.fetcher())
+        self.worker._tools = Tools(BARE, self.worker._progress.loading, net.fetcher())
         self.intake = Intake(layout, ledger, config, clock=lambda: 1_790_000_000.0)
 
     def drop(self, text: str, name: str = "job.yaml") -> Job:

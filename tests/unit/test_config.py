@@ -25,7 +25,13 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "stop_seconds": 60.0,
         "min_free_mb": 64.0,
     },
-    "models": {"load_seconds": 300.0},
+    "models": {
+        "folder": "models",
+        "devices": ("cpu",),
+        "load_seconds": 300.0,
+        "idle_unload_seconds": 900.0,
+        "whisper": {"size": "base", "backend": "openai-whisper", "device": None},
+    },
     "fetch": {"voice_max_mb": 50, "audio_max_mb": 500, "max_seconds": 600.0},
     "retention": {
         "every_hours": 5.0,

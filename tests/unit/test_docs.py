@@ -151,15 +151,23 @@ def range_of(field: Mapping[str, Any]) -> str:
         "boolean": lambda: "`true`, `false`",
         "integer": lambda: f"whole number, {span(field)}",
         "number": lambda: span(field),
-        "array": lambda: f"list of {range_of(field['items'])}" if "enum" in field["items"] else "list",
+        "array": lambda: f"list of {range_of(field['items'])}" if _is_told(field["items"]) else "list",
         "string": lambda: _text_range(field),
     }
     return kinds[field["type"]]()
 
 
+def _is_told(item: Mapping[str, Any]) -> bool:
+    return "enum" in item or "pattern" in item
+
+
+PATTERNS = {"^[A-Za-z]{2,8}": "language tag", "^(cpu|mps|cuda": "device", "^[a-z0-9][": "name"}
+"how the pages call a text of a certain form, by how its pattern begins"
+
+
 def _text_range(field: Mapping[str, Any]) -> str:
     if "pattern" in field:
-        return "language tag"
+        return next(kind for begin, kind in PATTERNS.items() if field["pattern"].startswith(begin))
     return f"text, at most {field['maxLength']} characters" if "maxLength" in field else "text"
 
 

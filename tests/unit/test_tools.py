@@ -7,6 +7,7 @@ import pytest
 from scripted import ScriptedEngine
 
 from pipeline import engines
+from pipeline.equipment import BARE
 from pipeline.errors import InputError
 from pipeline.jobs.settings import Check
 from pipeline.tools import CHECKER_OF_ENGINE, Tools
@@ -21,7 +22,7 @@ def told() -> list[str]:
 @pytest.fixture
 def tools(told: list[str]) -> Tools:
     """Nothing loaded yet."""
-    return Tools(told.append)
+    return Tools(BARE, told.append)
 
 
 def test_a_member_is_loaded_once_and_freed_at_the_end(
