@@ -30,7 +30,7 @@ from pipeline.jobs.job import (
     spec_from_json,
     spec_to_json,
 )
-from pipeline.jobs.settings import Kind
+from pipeline.jobs.settings import Kind, Priority
 from pipeline.results import Reservation, Results
 from pipeline.space import Room
 from pipeline.tallies import Tallies
@@ -48,6 +48,7 @@ _FITS = "".join(
 )
 _NEXT = (
     "SELECT id FROM jobs AS j WHERE state = 'queued' AND cancel_requested = 0 AND not_before <= ?"  # noqa: S608
+    " AND priority < ?"
     " AND NOT EXISTS (SELECT 1 FROM jobs AS r"
     "  WHERE r.state = 'running' AND r.folder = j.folder AND r.stem = j.stem)"
     " AND NOT EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.folder = j.folder"
@@ -56,8 +57,9 @@ _NEXT = (
 )
 
 
-def _next_values(now: float, room: Room | None) -> tuple[float, ...]:
-    return now, *(math.inf if room is None else getattr(room, what) for what in _NEEDS)
+def _next_values(now: float, room: Room | None, before: Priority | None) -> tuple[float, ...]:
+    rank = len(PRIORITIES) if before is None else PRIORITIES.index(before)
+    return now, rank, *(math.inf if room is None else getattr(room, what) for what in _NEEDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +264,10 @@ class Ledger:
 
     # -- jobs ----------------------------------------------------------------------------------
 
-    def claim(self, worker: str, room: Room | None = None) -> Job | None:
+    def claim(self, worker: str, room: Room | None = None, *, before: Priority | None = None) -> Job | None:
         """Take the next job for `worker`; the attempt is on disk before this returns.
+
+        `before`: only one that is more urgent than that.
 
         Never two at once of one result name: the later drop must also be published later. A job that has
         cost a worker runs alone: else the one that takes all the memory would cost its neighbours theirs.
@@ -271,7 +275,7 @@ class Ledger:
         """
         now = self._clock()
         with self._db.transaction() as db:
-            job_id = _next_job(db, now, room)
+            job_id = _next_job(db, now, room, before)
             if job_id is None or not _may_run(db, job_id):
                 return None
             db.execute(
@@ -286,10 +290,10 @@ class Ledger:
             )
         return self.job(job_id)
 
-    def work_waits(self, room: Room | None = None) -> bool:
-        """Whether a worker that asked now would be given a job."""
+    def work_waits(self, room: Room | None = None, *, before: Priority | None = None) -> bool:
+        """Whether a worker that asked now would be given a job; `before`: one more urgent than that."""
         with self._db.question() as db:
-            job_id = _next_job(db, self._clock(), room)
+            job_id = _next_job(db, self._clock(), room, before)
             return job_id is not None and _may_run(db, job_id)
 
     def heartbeat(
@@ -550,9 +554,9 @@ def _insert_job(db: sqlite3.Connection, job: Job) -> None:
     )
 
 
-def _next_job(db: sqlite3.Connection, now: float, room: Room | None) -> str | None:
+def _next_job(db: sqlite3.Connection, now: float, room: Room | None, before: Priority | None) -> str | None:
     """The first job in the queue that may be done now, and for which there is room."""
-    row = db.execute(_NEXT, _next_values(now, room)).fetchone()
+    row = db.execute(_NEXT, _next_values(now, room, before)).fetchone()
     return None if row is None else str(row["id"])
 
 

@@ -21,6 +21,8 @@ CHECKER_OF_ENGINE = {
     "chatterbox-multilingual": "whisper",
     "chatterbox-turbo": "whisper",
 }
+# Small and loaded in no time: no reason to let go of them.
+EMBEDDED = frozenset({"espeak", "pocketsphinx", "praat"})
 
 
 class Tools:
@@ -35,6 +37,11 @@ class Tools:
         self._engines: dict[str, Engine] = {}
         self._transcribers: dict[str, Transcriber] = {}
         self._converters: dict[str, Converter] = {}
+
+    @property
+    def hold_models(self) -> bool:
+        """Whether anything large is loaded."""
+        return not EMBEDDED.issuperset((*self._engines, *self._transcribers, *self._converters))
 
     def engine(self, name: str) -> Engine:
         """The engine of this name; raises InputError for one that this installation lacks."""

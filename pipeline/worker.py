@@ -40,6 +40,7 @@ from pipeline.intake.refused import MACHINE_ERRNOS, refusal
 from pipeline.intake.roots import check_roots, prove_writable
 from pipeline.job_log import job_log
 from pipeline.jobs.job import Job, JobState
+from pipeline.jobs.settings import Priority
 from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger
 from pipeline.logs import log_to
@@ -57,6 +58,8 @@ LOOK_AGAIN_SECONDS = 2.0
 ENVIRONMENT_WAIT_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 120.0
 "a job that the machine fails again and again is tried this seldom, and others go first"
+OVERTAKEN_STAGES = frozenset({"speaking", "converting"})
+"where nothing is in anybody's hands between two reports"
 _PR_SET_PDEATHSIG = 1
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
@@ -153,36 +156,55 @@ class Worker:
         self._layout: Layout = layout_of(config)
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time, create=False)
         self._hooks: list[Hook] = notify.hooks(config.notify)
-        self._progress = Progress(self._ledger, self._layout, stop, worker=name)
+        self._progress = Progress(self._ledger, self._layout, stop, worker=name, let_pass=self._let_pass)
         self._tools = Tools(
             _equipment(config, self._layout, device), self._progress.loading, _fetcher(config.fetch)
         )
         self._owed: set[str] = set()
         self._move_at = 0.0
         self._look_at = 0.0
+        self._worked_at = time.monotonic()
         self._hindrance = ""
 
     def run(self) -> None:
-        """Work until told to stop."""
-        while not self._stop.is_set():
+        """Work until told to stop, or until models have lain idle for too long."""
+        while not self._stop.is_set() and not self._is_idle_for_long():
             job = self._next()
             if job is not None:
                 self.do(job)
+                self._worked_at = time.monotonic()
             elif not self._stop.wait(IDLE_SECONDS):
                 self._move_sources()
         self._tools.close()
         self._ledger.close()
 
-    def _next(self) -> Job | None:
-        """The next job, if there is one for which the machine is fit."""
+    def _is_idle_for_long(self) -> bool:
+        """Only a process that ends gives back all of a device's memory; the next one starts without."""
+        limit = self._config.models.idle_unload_seconds
+        if limit is None or not self._tools.hold_models or self._owed:
+            return False
+        if time.monotonic() - self._worked_at < limit:
+            return False
+        logger.info("no work for {:.0f} s: the models are let go", limit)
+        return True
+
+    def _let_pass(self, job: Job) -> None:
+        """What is more urgent than `job` is done now, between two of its chunks."""
+        while not self._stop.is_set() and (urgent := self._next(before=job.priority)) is not None:
+            logger.info("{} {}: lets {} pass", job.id, job.source.name, urgent.source.name)
+            with self._progress.aside():
+                self.do(urgent)
+
+    def _next(self, before: Priority | None = None) -> Job | None:
+        """The next job, if there is one for which the machine is fit; `before`: only a more urgent one."""
         if self._progress.paused() or time.monotonic() < self._look_at:
             return None
         self._look_at = time.monotonic() + LOOK_AGAIN_SECONDS
         try:
-            if self._ledger.work_waits():
+            if self._ledger.work_waits(before=before):
                 room = self._ready()
                 self._tell_hindrance("")
-                job = self._ledger.claim(self._name, room)
+                job = self._ledger.claim(self._name, room, before=before)
                 self._look_at = 0.0 if job else self._look_at
                 return job
             self._look_at = 0.0
@@ -410,7 +432,7 @@ def _naming(job: Job, message: str) -> str:
 
 
 class Progress:
-    """Tells the ledger how far a job is, and the job whether it must stop."""
+    """Tells the ledger how far a job is, and the job whether it must stop or let others pass."""
 
     def __init__(
         self,
@@ -420,13 +442,16 @@ class Progress:
         *,
         worker: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        let_pass: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self._worker = worker
         self._ledger = ledger
         self._layout = layout
         self._stop = stop
         self._clock = clock
+        self._let_pass = let_pass
         self._job: Job | None = None
+        self._waiting: list[tuple[Job, int, int]] = []
         self._written = 0.0
         self._last = ("", 0, 0)
 
@@ -434,6 +459,18 @@ class Progress:
         """A new job."""
         self._job = job
         self._written = 0.0
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While another job is done the present one waits; it goes on being alive."""
+        assert self._job is not None
+        waiting, last = self._job, self._last
+        self._waiting.append((waiting, *last[1:]))
+        try:
+            yield
+        finally:
+            self._waiting.pop()
+            self._job, self._last = waiting, last
 
     def paused(self) -> bool:
         """Whether a pause file lies in the inbox or in the state folder."""
@@ -445,19 +482,28 @@ class Progress:
 
     def report(self, stage: str, done_chunks: int, total_chunks: int) -> None:
         """Called at each chunk border; raises Interrupted or Cancelled."""
-        if self._stop.is_set():
-            raise Interrupted("The worker was asked to stop.")
+        self._refuse_to_go_on()
         now = self._clock()
         if now - self._written >= HEARTBEAT_SECONDS or stage != self._last[0]:
             self._written = now
             self._write(stage, done_chunks, total_chunks)
             if self.paused():
                 raise Interrupted("The daemon is paused.")
+            if stage in OVERTAKEN_STAGES and self._job is not None:
+                self._let_pass(self._job)
+                self._refuse_to_go_on()
+
+    def _refuse_to_go_on(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("The worker was asked to stop.")
 
     def _write(self, stage: str, done_chunks: int, total_chunks: int) -> None:
         if self._job is None:
             return
         self._last = (stage, done_chunks, total_chunks)
+        for waiting, done, total in self._waiting:  # what became of it meanwhile it hears when it goes on
+            with contextlib.suppress(Interrupted):
+                self._ledger.heartbeat(waiting.id, "letting another pass", done, total, worker=self._worker)
         if self._ledger.heartbeat(self._job.id, stage, done_chunks, total_chunks, worker=self._worker):
             raise Cancelled(
                 f"{self._job.source.name} was cancelled.", hint="It was cancelled on the command line."

@@ -92,6 +92,8 @@ class ScriptedTools:
     def __init__(self, engine: ScriptedEngine, transcriber: ScriptedTranscriber | None = None) -> None:
         self._engine, self._transcriber = engine, transcriber
 
+    hold_models = False
+
     def engine(self, name: str) -> ScriptedEngine:
         """The one."""
         return self._engine

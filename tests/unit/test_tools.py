@@ -86,3 +86,17 @@ def test_who_checks_follows_from_the_engine_alone(tools: Tools) -> None:
     }
     with pytest.raises(InputError, match="The recogniser whisper"):
         tools.transcriber(Check(by="auto"), "chatterbox")
+
+
+def test_only_models_are_worth_letting_go_of(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded engine is loaded in no time."""
+    engine: Any = ScriptedEngine()
+    monkeypatch.setitem(engines.LOADERS, "espeak", lambda _: engine)
+    monkeypatch.setitem(engines.LOADERS, "chatterbox", lambda _: engine)
+    assert not tools.hold_models
+    tools.engine("espeak")
+    assert not tools.hold_models
+    tools.engine("chatterbox")
+    assert tools.hold_models
+    tools.close()
+    assert not tools.hold_models

@@ -4,6 +4,7 @@ import errno
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from ledger_samples import Clock, a_job, submit
 from scripted import ScriptedEngine, ScriptedTools, ScriptedTranscriber
 
 from pipeline import worker as room
-from pipeline.config import Config, Notify
+from pipeline.config import Config, Models, Notify
+from pipeline.engines.base import Utterance
 from pipeline.errors import (
     Cancelled,
     EnvironmentFailure,
@@ -28,6 +30,7 @@ from pipeline.intake.watch import Watch
 from pipeline.jobs.job import DropState, Job, JobState
 from pipeline.layout import Layout
 from pipeline.ledger import Ledger
+from pipeline.sound.audio import Speech
 from pipeline.worker import HEARTBEAT_SECONDS, Progress, Worker
 
 TEXT = "The first sentence is spoken. The second one is as well.\n\nAnd then there is a third."
@@ -454,6 +457,125 @@ def test_one_job_of_several_fails(shop: Shop) -> None:
     assert shop.note("three.yaml").startswith("Job 2: three.yaml: There is nothing in this text")
     names = {path.name for path in shop.layout.outbox.glob("*.mp3")}
     assert names == {"three.mp3", "three~3.mp3"}
+
+
+# -- what is urgent, what is idle ------------------------------------------------------------------
+
+
+URGENT = "text: Dinner is ready.\npriority: high\n"
+
+
+def overtaken(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, *, at_take: int, urgent: str = URGENT
+) -> list[str]:
+    """A book during whose take `at_take` an urgent job is dropped; returns the texts in the order spoken."""
+    monkeypatch.setattr(room, "HEARTBEAT_SECONDS", 0.0)
+    speak, heard = shop.engine.speak, []
+
+    def speak_and_drop(utterance: Utterance) -> Speech:
+        heard.append(utterance.text)
+        if len(heard) == at_take:
+            shop.drop("urgent.yaml", urgent)
+        return speak(utterance)
+
+    monkeypatch.setattr(ScriptedEngine, "speak", lambda _, utterance: speak_and_drop(utterance))
+    shop.drop()
+    shop.work()
+    return heard
+
+
+SETTINGS = "\nchunks: {max_chars: 40, min_chars: 0}\n"
+
+
+def test_what_is_urgent_overtakes_a_book_at_the_next_chunk(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The book waits with its encoder open, and nothing of it is spoken twice."""
+    heard = overtaken(shop, monkeypatch, at_take=1)
+    book = [text for text in heard if "Dinner" not in text]
+    assert len(book) >= 2 and len(set(book)) == len(book)
+    assert heard.index("Dinner is ready.") == 1
+    assert shop.outcomes() == ["done", "done"]
+    assert {path.name for path in shop.layout.outbox.glob("*.mp3")} == {"story.mp3", "urgent.mp3"}
+    first, second = shop.ledger.jobs_in(JobState.DONE)
+    assert {first.source.name, second.source.name} == {"story.txt", "urgent.yaml"}
+
+
+def test_what_is_as_urgent_waits_for_its_turn(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two books would alternate."""
+    heard = overtaken(shop, monkeypatch, at_take=1, urgent="text: Dinner is ready.\n")
+    assert "Dinner is ready." not in heard
+    assert [job.source.name for job in shop.ledger.jobs_in(JobState.QUEUED)] == ["urgent.yaml"]
+
+
+def test_a_book_whose_guest_fails_goes_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure is the guest's alone."""
+    heard = overtaken(
+        shop, monkeypatch, at_take=1, urgent="text: Dinner is ready.\npriority: high\nvoice: x\n"
+    )
+    states = {job.source.name: job.state for job in shop.ledger.jobs_in(*JobState)}
+    assert states["story.txt"] is JobState.DONE and len(heard) >= 2
+
+
+def test_a_stop_during_the_guest_gives_both_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost, and the next worker does both."""
+    monkeypatch.setattr(room, "HEARTBEAT_SECONDS", 0.0)
+    speak = shop.engine.speak
+
+    def speak_and_stop(utterance: Utterance) -> Speech:
+        if "Dinner" in utterance.text:
+            shop.stop.set()
+        elif not shop.ledger.jobs_in(JobState.QUEUED):
+            shop.drop("urgent.yaml", "text: Dinner is ready. Come in.\npriority: high\n" + SETTINGS)
+        return speak(utterance)
+
+    monkeypatch.setattr(ScriptedEngine, "speak", lambda _, utterance: speak_and_stop(utterance))
+    shop.drop()
+    shop.work()
+    assert [job.state for job in shop.ledger.jobs_in(*JobState)] == [JobState.QUEUED, JobState.QUEUED]
+    assert set(shop.outcomes()) == {"interrupted"}
+
+
+def test_a_book_that_waits_for_a_guest_is_alive(layout: Layout, ledger: Ledger) -> None:
+    """Its heartbeat goes on with the guest's, and its progress stays as it was."""
+    submit(ledger, a_job("d1-0"))
+    submit(ledger, a_job("d2-0", drop_id="d2", priority="high"))
+    guest, book = ledger.claim("w"), ledger.claim("w")
+    assert guest is not None and book is not None
+    clock = Clock(1000.0)
+    progress = Progress(ledger, layout, threading.Event(), clock=clock)
+    progress.begin(book)
+    progress.report("speaking", 3, 9)
+    with progress.aside():
+        progress.begin(guest)
+        progress.report("speaking", 0, 1)
+    now = {one.job.id: (one.stage, one.done_chunks, one.total_chunks) for one in ledger.progress()}
+    assert now == {book.id: ("letting another pass", 3, 9), guest.id: ("speaking", 0, 1)}
+    progress.report("encoding", 9, 9)
+    assert {one.stage for one in ledger.progress()} == {"encoding", "speaking"}
+
+
+def test_an_idle_worker_lets_go_of_its_models(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends by itself; the pool starts another, which loads them when a job wants them."""
+    shop.use(shop.config.model_copy(update={"models": Models(idle_unload_seconds=1.0)}))
+    now = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(shop.stop, "wait", lambda seconds: now.__setitem__(0, now[0] + seconds) or False)
+    monkeypatch.setattr(ScriptedTools, "hold_models", True)
+    shop.worker.run()
+    assert not shop.stop.is_set()
+
+
+def test_without_models_an_idle_worker_stays(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to let go of; nor where the configuration says never."""
+    monkeypatch.setattr(ScriptedTools, "hold_models", False)
+    monkeypatch.setattr(shop.worker, "_worked_at", time.monotonic() - 1e6)
+    assert not shop.worker._is_idle_for_long()
+    monkeypatch.setattr(ScriptedTools, "hold_models", True)
+    assert shop.worker._is_idle_for_long()
+    shop.use(shop.config.model_copy(update={"models": Models(idle_unload_seconds=None)}))
+    monkeypatch.setattr(shop.worker, "_worked_at", time.monotonic() - 1e6)
+    assert not shop.worker._is_idle_for_long()
 
 
 # -- progress -----------------------------------------------------------------------------------------
