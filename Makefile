@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
 
-.PHONY: demo run test check format bench bench-drops crashes soak fuzz peers clean install-service uninstall-service
+.PHONY: demo run test test-full check format bench bench-drops crashes soak fuzz peers clean install-service uninstall-service
 
 demo: $(VENV)/core.done
 	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
@@ -13,9 +13,13 @@ demo: $(VENV)/core.done
 run: $(VENV)/core.done
 	$(PY) daemon.py run --config $(CONFIG)
 
-# Every test that needs no GPU.
-test: $(VENV)/dev.done
-	$(PY) -m pytest
+# Every test that needs no GPU, the models' own on small random checkpoints.
+test: $(VENV)/full.done
+	VOXSPOOL_TEST_MODELS=1 $(PY) -m pytest -m "not full"
+
+# Full-size random weights: 8 GB of memory, half an hour on two cores.
+test-full: $(VENV)/full.done
+	VOXSPOOL_TEST_MODELS=1 $(PY) -m pytest tests/models -m full
 
 # Real Syncthing, sshfs, rclone and Samba, from Debian's packages (.ci/peers installs them); some ten minutes.
 peers: $(VENV)/dev.done
@@ -74,6 +78,10 @@ $(VENV)/core.done: requirements-core.txt $(VENV)/bin/python
 $(VENV)/dev.done: requirements-dev.txt requirements-core.txt $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/core.done
+
+$(VENV)/full.done: requirements.txt $(VENV)/dev.done
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
 
 $(VENV)/fuzz.done: requirements-fuzz.txt $(VENV)/dev.done
 	$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements-fuzz.txt \
