@@ -1,6 +1,8 @@
 """What the supervisor does while the machine is at fault, and when it is mended."""
 
+import gc
 import signal
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,3 +76,27 @@ def test_a_ledger_that_is_found_damaged_ends_the_daemon(
     monkeypatch.setattr(Machine, "look", find)
     with pytest.raises(LedgerDamaged):
         supervisor.on_tick()
+
+
+class Ring:
+    """What only the garbage collector frees."""
+
+    def __init__(self) -> None:
+        self.ring = self
+
+
+def test_garbage_does_not_pile_up_until_python_looks_for_it(supervisor: Supervisor) -> None:
+    """It is collected now and then, and not at each tick."""
+    gc.disable()
+    try:
+        first = weakref.ref(Ring())
+        supervisor.on_tick()
+        assert first() is None
+        second = weakref.ref(Ring())
+        supervisor.on_tick()
+        assert second() is not None
+        supervisor._collect_at = 0.0
+        supervisor.on_tick()
+        assert second() is None
+    finally:
+        gc.enable()
