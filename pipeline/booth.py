@@ -1,26 +1,40 @@
-"""The recording booth: one chunk, take after take, spoken or from the cache, and listened to.
+"""The recording booth: chunk after chunk, take after take, spoken or from the cache, and listened to.
 
 Knows an engine, a recogniser and the cache; which take wins is decided in `takes`. Invariant: a take
 or a transcript that is in the cache is never made again.
 """
 
+import itertools
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from loguru import logger
 
 from pipeline.cache import TakeCache, take_key
-from pipeline.engines.base import Engine, Utterance, Voice
+from pipeline.engines.base import Engine, Spoken, Utterance, Voice
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Settings
 from pipeline.made import Made
 from pipeline.sound.audio import Speech
-from pipeline.takes import Choice, Take, choose, derive_seed
+from pipeline.takes import Choice, Ladder, Take, derive_seed
 from pipeline.transcribers.base import Transcriber
-from pipeline.verify import Transcript, Verdict, verify
+from pipeline.verify import Transcript, Verdict, refused, verify
 
 GENERATION_RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """A take that is being made."""
+
+    ladder: Ladder
+    utterance: Utterance
+    key: str
+    "in the cache"
+    speech: Speech | None = None
+    cached: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,23 +49,60 @@ class Booth:
     voice: Voice
     made: Made
     still_wanted: Callable[[], None]
-    "asked before each take; raises Interrupted or Cancelled"
+    "asked before each round of takes; raises Interrupted or Cancelled"
+    alive: Callable[[], None] = lambda: None
+    "told of each take while others of its round are in hand; raises the same"
     sleep: Callable[[float], None] = time.sleep
 
-    def record(self, text: str) -> Choice:
-        """The chunk's best take."""
-        return choose(self.settings.takes, lambda try_number: self._attempt(text, try_number))
+    def record_all(self, texts: Iterable[str]) -> Iterator[Choice]:
+        """The best take of each chunk, in order.
 
-    def _attempt(self, text: str, try_number: int) -> Take:
+        The engine gets the next try of the first `engine.batch` chunks that need one, round after round, so
+        that a chunk that fails holds nobody up.
+        """
+        rest = iter(texts)
+        ladders: deque[tuple[str, Ladder]] = deque()
+        while True:
+            climbing = [(text, ladder) for text, ladder in ladders if not ladder.ended]
+            for text in itertools.islice(rest, max(0, self.engine.batch - len(climbing))):
+                ladders.append((text, Ladder(self.settings.takes)))
+                climbing.append(ladders[-1])
+            if not climbing:
+                return
+            self._round(climbing[: self.engine.batch])
+            while ladders and ladders[0][1].ended:
+                yield ladders.popleft()[1].choice
+
+    def _round(self, climbing: Sequence[tuple[str, Ladder]]) -> None:
+        """One more take on each ladder; of two that would be the same one waits for the other's."""
         self.still_wanted()
-        utterance = self._utterance(text, try_number)
+        attempts: dict[str, Attempt] = {}
+        for text, ladder in climbing:
+            attempt = self._attempt(text, ladder)
+            attempts.setdefault(attempt.key, attempt)
+        for attempt in attempts.values():
+            speech = self.cache.speech(attempt.key)
+            attempt.speech, attempt.cached = speech, speech is not None
+        self._speak([attempt for attempt in attempts.values() if not attempt.cached])
+        for attempt in attempts.values():
+            attempt.ladder.takes.append(self._take(attempt))
+
+    def _attempt(self, text: str, ladder: Ladder) -> Attempt:
+        utterance = self._utterance(text, ladder.next_try)
         key = take_key(utterance, self.engine.name, self.engine.version, random=self.engine.random)
-        speech = self.cache.speech(key)
-        cached = speech is not None
-        if speech is None:
-            speech = self.cache.keep(key, self._speak(utterance))
-        verdict = self._listen(key, speech, text)
-        return Take(try_number=try_number, utterance=utterance, speech=speech, cached=cached, verdict=verdict)
+        return Attempt(ladder=ladder, utterance=utterance, key=key)
+
+    def _take(self, attempt: Attempt) -> Take:
+        speech = attempt.speech
+        assert speech is not None
+        verdict = self._listen(attempt.key, speech, attempt.utterance.text)
+        return Take(
+            try_number=attempt.ladder.next_try,
+            utterance=attempt.utterance,
+            speech=speech,
+            cached=attempt.cached,
+            verdict=verdict if speech.fault is None else refused(verdict, speech.fault),
+        )
 
     def _utterance(self, text: str, try_number: int) -> Utterance:
         first = Utterance(
@@ -64,17 +115,43 @@ class Booth:
         varied = self.engine.vary(first, try_number)
         return replace(varied, seed=derive_seed(self.settings.seed, text, try_number))
 
-    def _speak(self, utterance: Utterance) -> Speech:
-        """Speak, with one more try after an error: a driver's hiccup should not cost a book."""
-        started = time.perf_counter()
-        try:
-            return self.engine.speak(utterance)
-        except SynthesisError as error:
-            logger.warning("{} failed, trying once more: {}", self.engine.name, error.message)
-            self.sleep(GENERATION_RETRY_SECONDS)
-            return self.engine.speak(utterance)
-        finally:
+    def _speak(self, attempts: Sequence[Attempt]) -> None:
+        """Speak them, with one more try after an error: a driver's hiccup should not cost a book."""
+        errors = self._speak_once(attempts)
+        if not errors:
+            return
+        again = list(errors)
+        first = next(iter(errors.values()))
+        logger.warning("{} failed, trying once more: {}", self.engine.name, first.message)
+        self.sleep(GENERATION_RETRY_SECONDS)
+        still = self._speak_once([attempts[index] for index in again])
+        if still:
+            raise next(iter(still.values()))
+
+    def _speak_once(self, attempts: Sequence[Attempt]) -> dict[int, SynthesisError]:
+        """Each take is kept as soon as it is there; returns the errors of the others by their index."""
+        errors: dict[int, SynthesisError] = {}
+        if not attempts:
+            return errors
+        for spoken in self._timed(self.engine.speak_all([attempt.utterance for attempt in attempts])):
+            if isinstance(spoken.outcome, SynthesisError):
+                errors[spoken.index] = spoken.outcome
+                continue
+            attempt = attempts[spoken.index]
+            attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
+            if len(attempts) > 1:
+                self.alive()
+        return errors
+
+    def _timed(self, spoken: Iterator[Spoken]) -> Iterator[Spoken]:
+        """The same; only the time that the engine takes counts as synthesis."""
+        while True:
+            started = time.perf_counter()
+            one = next(spoken, None)
             self.made.synthesis_seconds += time.perf_counter() - started
+            if one is None:
+                return
+            yield one
 
     def _listen(self, key: str, speech: Speech, text: str) -> Verdict | None:
         if self.transcriber is None:
@@ -87,6 +164,7 @@ class Booth:
             transcript,
             language=self.settings.language,
             max_word_error_rate=self.transcriber.max_word_error_rate if limit is None else limit,
+            normalise=self.transcriber.normalise,
         )
         self.made.check_seconds += time.perf_counter() - started
         return verdict

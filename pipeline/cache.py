@@ -24,7 +24,7 @@ from pipeline.engines.base import Utterance
 from pipeline.sound.audio import Speech, Word, from_pcm16, to_pcm16
 from pipeline.verify import Transcript
 
-FORMAT = 1
+FORMAT = 2
 
 
 def take_key(utterance: Utterance, engine_name: str, engine_version: str, *, random: bool) -> str:
@@ -65,9 +65,10 @@ class TakeCache:
         _write(sound, _wav(samples, rate_hz))
         crash.point("take.written")
         words = None if speech.words is None else [asdict(word) for word in speech.words]
-        _write_json(sheet, {"rate_hz": rate_hz, "crc32": zlib.crc32(samples.data), "words": words})
+        facts = {"rate_hz": rate_hz, "crc32": zlib.crc32(samples.data), "words": words, "fault": speech.fault}
+        _write_json(sheet, facts)
         crash.point("take.kept")
-        return Speech(audio=from_pcm16(samples, rate_hz), words=speech.words)
+        return Speech(audio=from_pcm16(samples, rate_hz), words=speech.words, fault=speech.fault)
 
     def transcript(self, key: str, recogniser: str) -> Transcript | None:
         """What `recogniser` (name and version) heard in the take `key`, or None."""
@@ -102,7 +103,7 @@ def _speech(sound: Path, facts: dict[str, Any]) -> Speech:
     if (rate_hz, zlib.crc32(samples.data)) != (facts["rate_hz"], facts["crc32"]):
         raise ValueError("the sound is not what was kept")
     words = None if facts["words"] is None else tuple(Word(**word) for word in facts["words"])
-    return Speech(audio=from_pcm16(samples, rate_hz), words=words)
+    return Speech(audio=from_pcm16(samples, rate_hz), words=words, fault=facts["fault"])
 
 
 def _write_json(path: Path, value: object) -> None:

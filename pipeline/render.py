@@ -96,12 +96,13 @@ def speak(
         voice=_voice(spec, source),
         made=made,
         still_wanted=lambda: report("speaking", len(made.chunks), len(chunks)),
+        alive=lambda: report("speaking on", len(made.chunks), len(chunks)),
         sleep=sleep,
     )
     joiner = Joiner(engine.rate_hz, trim=settings.audio.trim, speed=settings.audio.speed)
     with encoder_for(job, made, layout.work(job.id), engine.rate_hz, silent_ends=True) as sink:
-        for piece in chunks:
-            choice = booth.record(piece.text)
+        choices = booth.record_all(piece.text for piece in chunks)
+        for piece, choice in zip(chunks, choices, strict=True):
             _refuse_bad_take(piece, choice, len(chunks), settings)
             placed = joiner.add(choice.take.speech.audio, pause_ms=_pause_ms(piece.pause, settings.pauses))
             sink.write(placed.audio)

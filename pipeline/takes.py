@@ -1,13 +1,12 @@
 """The ladder: take after take of one chunk until enough of them pass, and which one wins.
 
-Pure policy: speaking and checking are passed in. Invariants: no try repeats an earlier one; no take
+Pure policy: speaking and checking are done elsewhere. Invariants: no try repeats an earlier one; no take
 is made that is not needed; the winner of several passing takes is the shortest, since what follows
 the words (breath, noise, repeats) only makes a take longer.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.engines.base import Utterance
 from pipeline.jobs.settings import Takes
@@ -43,14 +42,29 @@ class Choice:
     tries: int
 
 
-def choose(wanted: Takes, attempt: Callable[[int], Take]) -> Choice:
-    """Climb the ladder: `attempt(n)` makes try n. The result may not have passed: see `take.passed`."""
-    takes: list[Take] = []
-    for try_number in range(1, wanted.max_tries + 1):
-        takes.append(attempt(try_number))
-        if sum(take.passed for take in takes) >= wanted.per_chunk:
-            break
-    return Choice(take=best(takes), tries=len(takes))
+@dataclass(slots=True)
+class Ladder:
+    """The way of one chunk: try after try until enough have passed or there were too many."""
+
+    wanted: Takes
+    takes: list[Take] = field(default_factory=list)
+    "in the order of their tries"
+
+    @property
+    def next_try(self) -> int:
+        """1, 2, ..."""
+        return len(self.takes) + 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further take is needed, or allowed."""
+        passed = sum(take.passed for take in self.takes)
+        return passed >= self.wanted.per_chunk or len(self.takes) >= self.wanted.max_tries
+
+    @property
+    def choice(self) -> Choice:
+        """What came of it; it may not have passed: see `take.passed`."""
+        return Choice(take=best(self.takes), tries=len(self.takes))
 
 
 def best(takes: list[Take]) -> Take:

@@ -7,7 +7,7 @@ evidence, and hearing nothing never passes.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,12 @@ class Transcript:
     "silence between two sounds"
     displacement_seconds: float | None = None
     "how far words lie from where the engine reported them"
+    speech_ends_seconds: float | None = None
+    "when the last heard word ended, where the recogniser times words by the sound alone; what follows is no speech"
+    no_speech_probability: float | None = None
+    "how surely there is no speech at all; evidence, not judged"
+    compression_ratio: float | None = None
+    "of the transcript's text: over 2.4 it repeats itself; evidence, not judged, since the text may do so, too"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
@@ -98,15 +104,20 @@ class Edit:
         return "".join(self.wanted) == "".join(self.heard)
 
 
-def verify(expected: str, transcript: Transcript, *, language: str, max_word_error_rate: float) -> Verdict:
+def verify(
+    expected: str, transcript: Transcript, *, language: str, max_word_error_rate: float,
+    normalise: Callable[[str, str], str] = lambda text, _language: text,
+) -> Verdict:  # fmt: skip
     """Judge a transcript of speech that should say `expected`.
+
+    `normalise` is the recogniser's own, applied to both sides before they are spelled out.
 
     Passes if the word error rate is not above `max_word_error_rate` and no reason of another kind
     speaks against it: a run of words missing or repeated, an end cut off, a silence inside, a duration or
     word times that do not fit.
     """
-    wanted = spoken_words(expected, language)
-    heard = spoken_words(transcript.text, language)
+    wanted = spoken_words(normalise(expected, language), language)
+    heard = spoken_words(normalise(transcript.text, language), language)
     edits = tuple(differences(wanted, heard))
     rate = sum(edit.errors for edit in edits) / max(1, len(wanted))
     reasons = (
@@ -122,6 +133,15 @@ def verify(expected: str, transcript: Transcript, *, language: str, max_word_err
         transcript=transcript.text,
         reasons=reasons,
     )
+
+
+def refused(verdict: Verdict | None, fault: str) -> Verdict:
+    """The judgement on a take that cannot be right, whatever was heard in it, or if nobody listened."""
+    if verdict is None:
+        return Verdict(
+            passed=False, word_error_rate=1.0, max_word_error_rate=0.0, transcript="", reasons=(fault,)
+        )
+    return dataclasses.replace(verdict, passed=False, reasons=(fault, *verdict.reasons))
 
 
 def differences(wanted: Sequence[str], heard: Sequence[str]) -> Iterator[Edit]:

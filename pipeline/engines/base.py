@@ -4,11 +4,12 @@ Knows settings and sound; nothing of jobs, checks or files. Invariant: the same 
 the same audio, and an engine never changes what it was given to speak.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Speech
 
@@ -55,6 +56,8 @@ class Engine(Protocol):
     "sample rate of all it returns"
     random: bool
     "whether the seed changes what it says"
+    batch: int
+    "how many utterances it is best given at once"
 
     def problems(self, voice: Voice, language: str, synthesis: Synthesis) -> Sequence[str]:
         """Why it cannot speak so, one sentence each; empty if it can."""
@@ -72,6 +75,32 @@ class Engine(Protocol):
         """Speak; raises SynthesisError if nothing usable came out."""
         ...
 
+    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator["Spoken"]:
+        """Speak several, each as `speak` would; they come in the order in which they are done.
+
+        What could not be spoken comes with its error and keeps no other from being spoken. While this goes
+        on nothing else may be asked of the engine; closing the iterator gives up what is not done.
+        """
+        ...
+
     def close(self) -> None:
         """Free what it holds."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What came of one of several utterances."""
+
+    index: int
+    "into what was given"
+    outcome: Speech | SynthesisError
+
+
+def one_by_one(engine: Engine, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+    """`speak_all` for an engine that gains nothing by several at once."""
+    for index, utterance in enumerate(utterances):
+        try:
+            yield Spoken(index, engine.speak(utterance))
+        except SynthesisError as error:
+            yield Spoken(index, error)

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.engines.base import Utterance, Voice
+from pipeline.engines.base import Spoken, Utterance, Voice, one_by_one
 from pipeline.errors import InputError, SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound import espeak_library
 from pipeline.sound.audio import Samples, Speech, Word, from_pcm16
-from pipeline.sound.espeak_library import MAX_WORDS_PER_MINUTE, MIN_WORDS_PER_MINUTE, Spoken
+from pipeline.sound.espeak_library import MAX_WORDS_PER_MINUTE, MIN_WORDS_PER_MINUTE
 from pipeline.text.spell import spell_out
 
 # The recogniser hears this variant best; see docs/checks.md.
@@ -44,6 +44,7 @@ class EspeakEngine:
     device = "cpu"
     rate_hz = espeak_library.RATE_HZ
     random = False
+    batch = 1
 
     def __init__(self) -> None:
         self.version = espeak_library.version()
@@ -106,6 +107,10 @@ class EspeakEngine:
                 hint="It may hold nothing but signs, or letters that this language's voice does not know.",
             )
         return Speech(audio=audio, words=tuple(_timed_words(text, spoken, audio.samples)))
+
+    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+        """One by one: it has one core and needs a millisecond."""
+        return one_by_one(self, utterances)
 
     def close(self) -> None:
         """Nothing to free: the library is not kept in memory between calls."""
@@ -199,7 +204,7 @@ def _rates(words_per_minute: int) -> Iterator[int]:
             yield rate
 
 
-def _timed_words(text: str, spoken: Spoken, samples: Samples) -> Iterator[Word]:
+def _timed_words(text: str, spoken: espeak_library.Spoken, samples: Samples) -> Iterator[Word]:
     """When each word of the text was spoken; a word ends with its own sound, before any pause."""
     starts = _first_samples(text, spoken)
     borders = np.array(sorted({*starts.values(), *spoken.clause_ends, len(samples)}))
@@ -214,7 +219,7 @@ def _timed_words(text: str, spoken: Spoken, samples: Samples) -> Iterator[Word]:
         )
 
 
-def _first_samples(text: str, spoken: Spoken) -> dict[tuple[int, int], int]:
+def _first_samples(text: str, spoken: espeak_library.Spoken) -> dict[tuple[int, int], int]:
     """First sample of each spoken token, by the token's place in the text, in order."""
     tokens = [match.span() for match in _TOKEN.finditer(text)]
     firsts: dict[tuple[int, int], int] = {}

@@ -59,6 +59,8 @@ class Speech:
     audio: Audio
     words: tuple[Word, ...] | None = None
     "when each word was spoken, where the engine reports it"
+    fault: str | None = None
+    "why it cannot be right, whatever may be heard in it: another take is needed"
 
 
 def from_pcm16(pcm: bytes | npt.NDArray[np.int16], rate_hz: int) -> Audio:

@@ -1,11 +1,11 @@
 """An engine and a recogniser that do what a test tells them, behind the real Protocols."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline.engines.base import Utterance, Voice
+from pipeline.engines.base import Spoken, Utterance, Voice, one_by_one
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Check, Synthesis
 from pipeline.sound.audio import Audio, Speech
@@ -23,9 +23,16 @@ class ScriptedEngine:
     device: str = "cpu"
     rate_hz: int = RATE_HZ
     random: bool = True
+    batch: int = 1
+    given: list[int] = field(default_factory=list)
+    "how many utterances each call of `speak_all` brought"
+    backwards: bool = False
+    "the last utterance of several is done first"
     seconds: Callable[[Utterance], float] = lambda _: 0.3
     errors: list[SynthesisError | None] = field(default_factory=list)
     "what the next calls of `speak` raise; None: nothing"
+    faults: list[str | None] = field(default_factory=list)
+    "what is wrong with the next takes"
     spoken: list[Utterance] = field(default_factory=list)
     unused: Sequence[str] = ()
     cannot: Sequence[str] = ()
@@ -53,7 +60,15 @@ class ScriptedEngine:
             raise error
         at = np.arange(round(self.seconds(utterance) * self.rate_hz)) / self.rate_hz
         tone = 0.3 * np.sin(2 * np.pi * (200 + utterance.seed % 200) * at)
-        return Speech(audio=Audio(tone.astype(np.float32), self.rate_hz))
+        fault = self.faults.pop(0) if self.faults else None
+        return Speech(audio=Audio(tone.astype(np.float32), self.rate_hz), fault=fault)
+
+    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+        """In order, or the other way round."""
+        self.given.append(len(utterances))
+        order = list(range(len(utterances)))[:: -1 if self.backwards else 1]
+        for done in one_by_one(self, [utterances[index] for index in order]):
+            yield Spoken(order[done.index], done.outcome)
 
     def close(self) -> None:
         """Remembers it."""
@@ -80,6 +95,10 @@ class ScriptedTranscriber:
         """What the script says of the n-th take of this text."""
         self.listened.append(expected)
         return Transcript(text=self.hears(expected, self.listened.count(expected)))
+
+    def normalise(self, text: str, language: str) -> str:
+        """As it is."""
+        return text
 
     def close(self) -> None:
         """Remembers it."""

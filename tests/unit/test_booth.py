@@ -13,10 +13,20 @@ from pipeline.engines.base import Utterance, Voice
 from pipeline.errors import Interrupted, SynthesisError
 from pipeline.jobs.settings import Settings
 from pipeline.made import Made
+from pipeline.takes import Choice
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 WRONG = "something else was heard here"
 RANDOM = pytest.mark.parametrize("random", [True, False], ids=["random", "not random"])
+
+
+class OneByOne(Booth):
+    """A booth for one chunk at a time."""
+
+    def record(self, text: str) -> Choice:
+        """The chunk's best take."""
+        (choice,) = self.record_all([text])
+        return choice
 
 
 class Studio:
@@ -31,10 +41,10 @@ class Studio:
 
     def booth(
         self, engine: ScriptedEngine, transcriber: ScriptedTranscriber | None = None, **settings: Any
-    ) -> Booth:
+    ) -> OneByOne:
         """A booth for a new job."""
         self.made = Made()
-        return Booth(
+        return OneByOne(
             engine=engine,
             transcriber=transcriber,
             cache=self.cache,
@@ -225,3 +235,93 @@ def test_the_same_sentence_is_the_same_take_wherever_it_stands(studio: Studio) -
     seeds: list[Utterance] = [booth.record(text).take.utterance for text in (TEXT, "Another one.", TEXT)]
     assert seeds[0] == seeds[2] != seeds[1]
     assert len(engine.spoken) == 2
+
+
+@pytest.mark.parametrize("ears", [None, ScriptedTranscriber()], ids=["unchecked", "checked"])
+def test_a_take_that_cannot_be_right_is_not_used(studio: Studio, ears: ScriptedTranscriber | None) -> None:
+    """Whatever is heard in it, and also where nobody listens; the next try may do."""
+    engine = ScriptedEngine(faults=["did not end"])
+    choice = studio.booth(engine, ears).record(TEXT)
+    assert choice.tries == choice.take.try_number == 2 and choice.take.passed
+    again = studio.booth(ScriptedEngine(), ears).record(TEXT)
+    assert again.tries == 2 and again.take.cached, "the fault is kept with the take"
+
+
+def test_if_no_take_can_be_right_the_reason_is_told(studio: Studio) -> None:
+    """Beside what was heard."""
+    engine = ScriptedEngine(faults=["did not end"] * 4)
+    choice = studio.booth(engine, ScriptedTranscriber(hears=lambda *_: WRONG)).record(TEXT)
+    assert choice.take.verdict is not None and not choice.take.passed
+    assert choice.take.verdict.reasons[0] == "did not end" and len(choice.take.verdict.reasons) > 1
+
+
+# -- several at once --------------------------------------------------------------------------------------
+
+
+BOOK = [f"Sentence number {number} of this book." for number in range(10)]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("batch", [1, 3, 4, 100])
+def test_the_choices_are_the_same_whatever_the_batch(studio: Studio, batch: int, backwards: bool) -> None:
+    """In the order of the chunks, and no take more than one by one."""
+    hears = {text: number % 3 for number, text in enumerate(BOOK)}
+    ears = ScriptedTranscriber(hears=lambda text, n: text if n > hears[text] else WRONG)
+    engine = ScriptedEngine(batch=batch, backwards=backwards)
+    choices = list(studio.booth(engine, ears).record_all(BOOK))
+    assert [choice.take.utterance.text for choice in choices] == BOOK
+    assert [choice.tries for choice in choices] == [1 + number % 3 for number in range(10)]
+    assert len(engine.spoken) == sum(choice.tries for choice in choices)
+    assert max(engine.given) == min(batch, len(BOOK))
+
+
+def test_a_chunk_that_fails_holds_nobody_up(studio: Studio) -> None:
+    """Its next try goes with the first takes of chunks further on."""
+    ears = ScriptedTranscriber(hears=lambda text, n: text if n > 2 or text != BOOK[0] else WRONG)
+    engine = ScriptedEngine(batch=4)
+    list(studio.booth(engine, ears).record_all(BOOK))
+    assert engine.given == [4, 4, 4]
+    assert [u.text for u in engine.spoken[4:8]] == [BOOK[0], *BOOK[4:7]]
+
+
+def test_what_is_said_twice_in_a_batch_is_spoken_once(studio: Studio) -> None:
+    """The second finds the first in the cache."""
+    engine = ScriptedEngine(batch=4)
+    choices = list(studio.booth(engine).record_all([TEXT, TEXT, "Another.", TEXT]))
+    assert [u.text for u in engine.spoken] == [TEXT, "Another."]
+    assert [choice.take.cached for choice in choices] == [False, True, False, True]
+
+
+def test_an_error_of_one_costs_the_others_nothing(studio: Studio) -> None:
+    """They are kept, and it alone is tried again."""
+    engine = ScriptedEngine(batch=4, errors=[None, SynthesisError("hiccup"), None, None, None])
+    choices = list(studio.booth(engine).record_all(BOOK[:4]))
+    assert [choice.take.utterance.text for choice in choices] == BOOK[:4]
+    assert engine.given == [4, 1] and studio.slept == [2.0]
+
+
+def test_what_a_batch_had_done_before_it_failed_is_kept(studio: Studio) -> None:
+    """Only the failing one is spoken again in the next attempt at the job."""
+    errors = [None, SynthesisError("first"), None, SynthesisError("second")]
+    with pytest.raises(SynthesisError, match="second"):
+        list(studio.booth(ScriptedEngine(batch=3, errors=errors)).record_all(BOOK[:3]))
+    engine = ScriptedEngine(batch=3)
+    list(studio.booth(engine).record_all(BOOK[:3]))
+    assert [u.text for u in engine.spoken] == [BOOK[1]]
+
+
+def test_a_stop_within_a_batch_keeps_what_is_done(studio: Studio) -> None:
+    """It is heard of after each take."""
+    engine = ScriptedEngine(batch=4)
+    booth = studio.booth(engine)
+
+    def stop_at_two() -> None:
+        if len(engine.spoken) == 2:
+            raise Interrupted("stop")
+
+    booth.alive = stop_at_two
+    with pytest.raises(Interrupted):
+        list(booth.record_all(BOOK))
+    after = ScriptedEngine(batch=4)
+    list(studio.booth(after).record_all(BOOK))
+    assert [u.text for u in after.spoken] == BOOK[2:]

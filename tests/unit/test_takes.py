@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.engines.base import Utterance, Voice
 from pipeline.jobs.settings import MAX_SEED, Synthesis, Takes
 from pipeline.sound.audio import Audio, Speech
-from pipeline.takes import Choice, Take, best, choose, derive_seed
+from pipeline.takes import Choice, Ladder, Take, best, derive_seed
 from pipeline.verify import Verdict
 
 UTTERANCE = Utterance(text="Hi.", voice=Voice(name=""), language="en", synthesis=Synthesis(), seed=1)
@@ -27,18 +27,15 @@ def take(
 
 def climb(outcomes: list[Take], **takes: int) -> tuple[Choice, list[int]]:
     """The choice, and which tries were made."""
-    made: list[int] = []
-
-    def attempt(number: int) -> Take:
-        made.append(number)
-        return outcomes[number - 1]
-
-    return choose(Takes(**takes), attempt), made
+    ladder = Ladder(Takes(**takes))
+    while not ladder.ended:
+        ladder.takes.append(outcomes[ladder.next_try - 1])
+    return ladder.choice, [take.try_number for take in ladder.takes]
 
 
 def test_the_first_pass_ends_it() -> None:
     """Nothing is made that is not needed."""
-    choice, made = climb([take(passed=False), take(), take()])
+    choice, made = climb([take(1, passed=False), take(2), take(3)])
     assert made == [1, 2] and choice.tries == 2 and choice.take.passed
 
 
