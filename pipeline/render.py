@@ -104,7 +104,11 @@ def speak(
         choices = booth.record_all(piece.text for piece in chunks)
         for piece, choice in zip(chunks, choices, strict=True):
             _refuse_bad_take(piece, choice, len(chunks), settings)
-            placed = joiner.add(choice.take.speech.audio, pause_ms=_pause_ms(piece.pause, settings.pauses))
+            placed = joiner.add(
+                choice.take.speech.audio,
+                pause_ms=_pause_ms(piece.pause, settings.pauses),
+                speech_ends_seconds=choice.take.speech_ends_seconds,
+            )
             sink.write(placed.audio)
             made.chunks.append(_record(piece, choice, placed, settings))
         sink.finish(lambda: report("encoding", len(chunks), len(chunks)))

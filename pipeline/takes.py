@@ -33,6 +33,11 @@ class Take:
         """Whether it may be used; an unchecked take may."""
         return self.verdict is None or self.verdict.passed
 
+    @property
+    def speech_ends_seconds(self) -> float | None:
+        """When its last word ends, where somebody heard that."""
+        return None if self.verdict is None else self.verdict.speech_ends_seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:

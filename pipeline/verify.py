@@ -52,11 +52,11 @@ class Transcript:
     displacement_seconds: float | None = None
     "how far words lie from where the engine reported them"
     speech_ends_seconds: float | None = None
-    "when the last heard word ended, where the recogniser times words by the sound alone; what follows is no speech"
+    "when the last heard word ended, where words are timed by the sound alone; no speech follows"
     no_speech_probability: float | None = None
     "how surely there is no speech at all; evidence, not judged"
     compression_ratio: float | None = None
-    "of the transcript's text: over 2.4 it repeats itself; evidence, not judged, since the text may do so, too"
+    "of the transcript's text: over 2.4 it repeats itself; evidence, not judged: the text may do so"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
@@ -82,6 +82,8 @@ class Verdict:
     "what was heard, as the recogniser wrote it"
     reasons: tuple[str, ...] = ()
     "why it did not pass, one line each"
+    speech_ends_seconds: float | None = None
+    "when its last word ended, where that is known and it passed: what follows is no speech"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,14 @@ def verify(
         *_about_words(wanted, edits, all_of_them=rate > max_word_error_rate),
         *_about_sound(transcript),
     )
+    whole = not reasons and wanted[-1:] == heard[-1:]
     return Verdict(
         passed=not reasons,
         word_error_rate=round(rate, 4),
         max_word_error_rate=max_word_error_rate,
         transcript=transcript.text,
         reasons=reasons,
+        speech_ends_seconds=transcript.speech_ends_seconds if whole else None,
     )
 
 

@@ -22,6 +22,9 @@ SILENCE_BELOW_SPEECH_DB = 45.0
 KEPT_EDGE_SECONDS = 0.05
 "left of the silence at each edge: breath before an onset, the ring of a last sound"
 FADE_SECONDS = 0.004
+KEPT_TAIL_SECONDS = 0.3
+"after the last word as a recogniser times it: its times are right to 0.2 s, and a last sound rings"
+TAIL_FADE_SECONDS = 0.05
 _FRAME_MS = 10
 
 
@@ -47,11 +50,16 @@ class Joiner:
         self._samples = 0
         self._pause = silence(0, rate_hz)
 
-    def add(self, audio: Audio, *, pause_ms: int) -> Placed:
-        """The next chunk, with the pause that follows it if another chunk does."""
+    def add(self, audio: Audio, *, pause_ms: int, speech_ends_seconds: float | None = None) -> Placed:
+        """The next chunk, with the pause that follows it if another chunk does.
+
+        What comes well after `speech_ends_seconds`, where that is known, is breath and noise and goes too.
+        """
         if audio.rate_hz != self._rate_hz:
             raise ValueError(f"expected {self._rate_hz} Hz, got {audio.rate_hz}")
-        chunk = fade_edges(trim_edges(audio) if self._trim else audio)
+        if self._trim:
+            audio = trim_edges(cut_tail(audio, speech_ends_seconds))
+        chunk = fade_edges(audio)
         start = self._samples + len(self._pause.samples)
         self._samples = start + len(chunk.samples)
         stretch = Audio(np.concatenate((self._pause.samples, chunk.samples)), self._rate_hz)
@@ -65,6 +73,20 @@ class Joiner:
 
     def _at(self, samples: int) -> float:
         return samples / self._rate_hz / self._speed
+
+
+def cut_tail(audio: Audio, speech_ends_seconds: float | None) -> Audio:
+    """`audio` up to shortly after the end of its speech, faded out; as it is where that is not known.
+
+    Neural voices may breathe, hiss or mutter on after the last word (resemble-ai/chatterbox issues 48, 288,
+    388), as loud as speech, so that the level alone does not tell.
+    """
+    if speech_ends_seconds is None or audio.seconds <= speech_ends_seconds + KEPT_TAIL_SECONDS:
+        return audio
+    kept = audio.between(0, speech_ends_seconds + KEPT_TAIL_SECONDS).samples.copy()
+    fade = min(len(kept), round(TAIL_FADE_SECONDS * audio.rate_hz))
+    kept[len(kept) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return Audio(kept, audio.rate_hz)
 
 
 def trim_edges(audio: Audio) -> Audio:

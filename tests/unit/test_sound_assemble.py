@@ -9,8 +9,10 @@ from sound_samples import RATE_HZ, noise, rms_db, spoken, tone
 from pipeline.sound.assemble import (
     FADE_SECONDS,
     KEPT_EDGE_SECONDS,
+    KEPT_TAIL_SECONDS,
     SILENCE_BELOW_SPEECH_DB,
     Joiner,
+    cut_tail,
     fade_edges,
     sounding,
     trim_edges,
@@ -153,3 +155,31 @@ def test_chunks_of_another_rate_are_refused() -> None:
     """Mixed rates are resolved by decoding, never by relabelling."""
     with pytest.raises(ValueError, match="22050"):
         Joiner(RATE_HZ).add(tone(0.1, rate_hz=8000), pause_ms=0)
+
+
+# -- the tail --------------------------------------------------------------------------------------------
+
+
+def test_noise_after_the_last_word_goes() -> None:
+    """As loud as the speech itself, so that no level tells; a rest is left, and it fades."""
+    word = spoken("house")
+    hissing = Audio(np.concatenate((word.samples, 0.3 * noise(2.0).samples)), RATE_HZ)
+    cut = cut_tail(hissing, word.seconds)
+    assert cut.seconds == pytest.approx(word.seconds + KEPT_TAIL_SECONDS, abs=0.001)
+    assert (cut.samples[: len(word.samples)] == word.samples).all()
+    assert abs(cut.samples[-1]) < 1e-6 < np.abs(cut.samples[-5000:-2000]).max()
+
+
+@pytest.mark.parametrize("ends_seconds", [None, 0.9, 1.0, 1.5])
+def test_where_little_follows_or_nothing_is_known_all_of_it_stays(ends_seconds: float | None) -> None:
+    """A recogniser's times are not exact, and a last sound rings."""
+    sound = tone(1.0)
+    assert cut_tail(sound, ends_seconds) is sound
+
+
+def test_a_tail_is_left_where_nothing_is_to_be_trimmed() -> None:
+    """`audio: {trim: false}`."""
+    sound = noise(2.0)
+    kept = Joiner(RATE_HZ, trim=False).add(sound, pause_ms=0, speech_ends_seconds=0.5)
+    cut = Joiner(RATE_HZ).add(sound, pause_ms=0, speech_ends_seconds=0.5)
+    assert kept.audio.seconds == 2.0 and cut.end_seconds == pytest.approx(0.8, abs=0.01)

@@ -236,6 +236,9 @@ def test_transcript_round_trip_keeps_everything() -> None:
         expected_seconds=1.5,
         longest_pause_seconds=0.25,
         displacement_seconds=0.125,
+        speech_ends_seconds=0.9,
+        no_speech_probability=0.25,
+        compression_ratio=1.5,
     )
     assert Transcript.from_dict(json.loads(json.dumps(transcript.to_dict()))) == transcript
     defaults = {field.name: field.default for field in dataclasses.fields(Transcript)}
@@ -253,3 +256,20 @@ def test_verdicts_and_transcripts_are_frozen() -> None:
     """Evidence cannot be changed afterwards."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         judge(TEXT).passed = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("heard", "limit", "known"),
+    [
+        ("the cat sat on the mat", 0.1, True),
+        ("the cat sat on the rug", 0.5, False),
+        ("the cat sat on the", 0.5, False),
+        ("the dog sat on the mat", 0.1, False),
+        ("the dog sat on the mat", 0.5, True),
+    ],
+)
+def test_where_speech_ends_is_known_if_its_last_word_was_heard(heard: str, limit: float, known: bool) -> None:
+    """Else a cut there could take words away."""
+    transcript = Transcript(text=heard, speech_ends_seconds=1.25)
+    verdict = verify("The cat sat on the mat.", transcript, language="en", max_word_error_rate=limit)
+    assert verdict.speech_ends_seconds == (1.25 if known else None)
