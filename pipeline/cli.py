@@ -20,10 +20,11 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from pipeline import __version__, audit, doctor, prune, retention
-from pipeline.config import load_config
-from pipeline.errors import EnvironmentFailure, InputError
+from pipeline import __version__, audit, doctor, fetch_models, prune, retention
+from pipeline.config import Config, load_config
+from pipeline.errors import EnvironmentFailure, InputError, VoxspoolError
 from pipeline.explain import PATIENCE_SECONDS, explain
+from pipeline.fetch_models.progress import shown_on
 from pipeline.files import display, exclusive_lock, held_folder, move_new, sha256_of
 from pipeline.intake.aside import answers
 from pipeline.intake.claim import below
@@ -110,6 +111,14 @@ def _parser() -> argparse.ArgumentParser:
     add("audit", audit_files, "check that every file ever seen is in exactly one place").add_argument(
         "--deep", action="store_true", help="read every byte that a hash is known of"
     )
+    fetch_parser = add("fetch-models", bring_models, "download models, verify them, keep their revision")
+    fetch_parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="default: what the configuration's defaults need"
+    )
+    fetch_parser.add_argument("--revision", metavar="R", help="a commit, branch or tag on the hub")
+    fetch_parser.add_argument("--update", action="store_true", help="go to the newest revision")
+    fetch_parser.add_argument("--verify", action="store_true", help="only read what is there; asks nobody")
+    fetch_parser.add_argument("--list", action="store_true", help="show which models there are; asks nobody")
     return parser
 
 
@@ -405,6 +414,44 @@ def prune_files(options: argparse.Namespace) -> int:
     for spared in outcome.kept:
         print(f"kept {spared.unit.name}: {spared.reason}")
     return 0
+
+
+# -- models and voices ------------------------------------------------------------------------------
+
+
+def bring_models(options: argparse.Namespace) -> int:
+    """`fetch-models`."""
+    config = load_config(options.config)
+    console = Console()
+    if options.list:
+        console.print(fetch_models.table(fetch_models.known(config)))
+        return 0
+    models = _named_models(options.names, config, all_there=options.verify)
+    if not models:
+        console.print(fetch_models.nothing_needed(config), highlight=False, soft_wrap=True)
+        return 0
+    wish = fetch_models.Wish(revision=options.revision, update=options.update)
+    failed = 0
+    with shown_on(console) as shown:
+        for model in models:
+            try:
+                if options.verify:
+                    failed += not fetch_models.verify(model, shown)
+                else:
+                    fetch_models.fetch(model, wish, shown)
+            except VoxspoolError as error:  # the others are brought all the same
+                failed += 1
+                print(error.in_full, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _named_models(names: list[str], config: Config, *, all_there: bool) -> list[fetch_models.Model]:
+    """Those that are named, once each; without names all that are there, or what the defaults need."""
+    if names:
+        return [fetch_models.named(name, config) for name in dict.fromkeys(names)]
+    if all_there:
+        return [model for model in fetch_models.known(config) if fetch_models.look_at(model).begun]
+    return fetch_models.needed(config)
 
 
 def _ledger(layout: Layout) -> Ledger:
