@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.fetch_models import Wish, sources
 from pipeline.fetch_models.transfer import RETRY_SECONDS
 from pipeline.files import exclusive_lock
+from tests.conftest import REPOSITORY as REPOSITORY_ROOT
 
 if importlib.util.find_spec("huggingface_hub") is None:
     if os.environ.get("VOXSPOOL_TEST_MODELS") == "1":
@@ -67,6 +69,7 @@ class Site:
         self.watcher = Watcher()
         self.slept: list[float] = []
         self.folder = config.models_path / "chatterbox"
+        self.config_file = config.state_path.parent / "config.yaml"
 
     def fetch(
         self, name: str = "chatterbox", *, revision: str | None = None, update: bool = False
@@ -160,7 +163,6 @@ def test_a_token_goes_to_the_hub_and_not_to_its_storage(site: Site, monkeypatch:
         sent = asked.headers.get("authorization")
         assert sent == (None if asked.path.startswith("/storage/") else "Bearer hf_secret"), asked
     assert site.hub.asked_for(LARGE)[-1].host.startswith("localhost")
-    assert "torch" not in site.hub.asked[0].headers["user-agent"], "telemetry is off"
 
 
 # -- later times -----------------------------------------------------------------------------------
@@ -559,10 +561,9 @@ def test_our_tables_are_those_of_the_packages() -> None:
 
 def command(site: Site, *words: str) -> int:
     """`daemon.py fetch-models`."""
-    path = Path(site.config.state).parent / "config.yaml"
-    if not path.exists():
-        path.write_text("defaults: {engine: chatterbox}\nmodels: {whisper: {size: tiny}}\n")
-    return cli.main(["--config", str(path), "fetch-models", *words])
+    if not site.config_file.exists():
+        site.config_file.write_text("defaults: {engine: chatterbox}\nmodels: {whisper: {size: tiny}}\n")
+    return cli.main(["--config", str(site.config_file), "fetch-models", *words])
 
 
 def test_the_command_brings_what_the_defaults_need(
@@ -582,6 +583,22 @@ def test_the_command_brings_what_the_defaults_need(
     assert f"{SMALL} has changed since it was fetched." in capsys.readouterr().out
     assert command(site, "--verify", "chatterbox-turbo") == 1
     assert "chatterbox-turbo is not there." in capsys.readouterr().out
+
+
+def test_the_program_itself_tells_the_hub_nothing_of_the_machine(site: Site) -> None:
+    """Run as people run it: the client is told to be silent before it is imported; no bars in a log."""
+    assert command(site, "--list") == 0
+    program = [sys.executable, str(REPOSITORY_ROOT / "daemon.py"), "--config", str(site.config_file)]
+    answer = subprocess.run(
+        [*program, "fetch-models", "chatterbox"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert site.whole() and answer.stderr == ""
+    assert [line.partition(":")[0] for line in answer.stdout.splitlines()] == [
+        "chatterbox",
+        "chatterbox is whole",
+    ]
+    agents = {asked.headers["user-agent"] for asked in site.hub.asked}
+    assert agents and not [agent for agent in agents if "torch" in agent]
 
 
 def test_one_that_fails_does_not_keep_the_others(
