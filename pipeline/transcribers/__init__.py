@@ -16,8 +16,28 @@ def _pocketsphinx(_equipment: Equipment) -> Transcriber:
     return PocketsphinxTranscriber()
 
 
+def _whisper(equipment: Equipment) -> Transcriber:
+    try:
+        from pipeline.transcribers.whisper import load as load_whisper
+
+        return load_whisper(equipment)
+    except ModuleNotFoundError as error:
+        package = equipment.listening.backend
+        raise InputError(
+            f"The recogniser whisper is not installed: {package} lacks its module {error.name}.",
+            hint=f"Run {_HOW_TO_INSTALL[package]}, or set `check: {{by: none}}`.",
+            code="recogniser_unavailable",
+        ) from error
+
+
+_HOW_TO_INSTALL = {
+    "openai-whisper": "`pip install -r requirements.txt`",
+    "faster-whisper": "`pip install faster-whisper`",
+}
+
 LOADERS: dict[str, Callable[[Equipment], Transcriber]] = {
     "pocketsphinx": _pocketsphinx,
+    "whisper": _whisper,
 }
 
 

@@ -28,6 +28,10 @@ class Transcriber(Protocol):
         """Listen to `speech`, which should say `expected`; raises SynthesisError if it cannot."""
         ...
 
+    def normalise(self, text: str, language: str) -> str:
+        """A text as it is compared: expected and heard go through here, then `verify` spells both out."""
+        ...
+
     def close(self) -> None:
         """Free what it holds."""
         ...

@@ -17,21 +17,20 @@ from importlib.metadata import version as package_version
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from pocketsphinx import Config, Decoder, Segment, get_model_path
 from rapidfuzz.distance import Levenshtein
 
 from pipeline.errors import SynthesisError
-from pipeline.sound.audio import Audio, Samples, Speech, Word, to_pcm16
+from pipeline.sound.audio import Audio, Speech, Word, to_pcm16
 from pipeline.sound.resample import resample
 from pipeline.text.spoken import spoken_words
+from pipeline.transcribers.loudness import FRAMES_PER_SECOND, is_silent, longest_pause, loudness, speech_level
 from pipeline.transcribers.pronunciation import Pronunciations
 from pipeline.verify import Transcript
 
 RATE_HZ = 16_000
-FRAMES_PER_SECOND = 100
 
 # The recogniser loses the first short word of speech that starts at the first sample, and its search
 # breaks down on digital silence; a little noise before, after and beneath mends both.
@@ -39,8 +38,6 @@ LEAD_SECONDS = 0.25
 LEVEL = 0.1
 "root mean square to which speech is brought"
 MAX_GAIN = 30.0
-SILENT_AMPLITUDE = 3e-4
-"speech whose loudest 10 ms stay below this is silence"
 
 # How well a word fits the sound: log10 of its acoustic likelihood a frame against the best phones there.
 # A decoded word that fits worse than this is not what is heard there; by length in frames, since a word
@@ -137,6 +134,10 @@ class PocketsphinxTranscriber:
             ) from error
         return replace(heard, displacement_seconds=displacement_seconds(speech.words, heard.words, language))
 
+    def normalise(self, text: str, language: str) -> str:  # noqa: ARG002
+        """As it is: its transcripts are spoken words."""
+        return text
+
     def close(self) -> None:
         """Remove its temporary folder."""
         self._folder.cleanup()
@@ -173,21 +174,10 @@ class PocketsphinxTranscriber:
 
 def level(audio: Audio) -> Audio | None:
     """The sound at the level the recogniser's model was trained on; None for silence."""
-    if len(audio.samples) == 0 or loudness(audio).max() < SILENT_AMPLITUDE:
+    if is_silent(audio):
         return None
-    frames = loudness(audio)
-    speaking = frames[frames > 0.1 * frames.max()]
-    gain = min(MAX_GAIN, LEVEL / float(np.sqrt(np.mean(speaking**2))))
+    gain = min(MAX_GAIN, LEVEL / speech_level(loudness(audio)))
     return Audio(np.clip(audio.samples * np.float32(gain), -1, 1), audio.rate_hz)
-
-
-def loudness(audio: Audio) -> Samples:
-    """Root mean square of each 10 ms, shape (ceil(seconds * 100),)."""
-    step = audio.rate_hz // FRAMES_PER_SECOND
-    count = math.ceil(len(audio.samples) / step)
-    padded = np.zeros(count * step, dtype=np.float32)
-    padded[: len(audio.samples)] = audio.samples
-    return np.asarray(np.sqrt(np.mean(padded.reshape(count, step) ** 2, axis=1)), dtype=np.float32)
 
 
 def with_lead(audio: Audio, manner: Manner = MANNERS[0]) -> Audio:
@@ -312,12 +302,6 @@ def _transcript(
         expected_seconds=_expected_seconds(wanted, heard, ways),
         longest_pause_seconds=round(longest_pause(sounding) / FRAMES_PER_SECOND, 2),
     )
-
-
-def longest_pause(sounding: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
-    """Frames of the longest run of silence between two sounds."""
-    at = np.flatnonzero(sounding)
-    return int(np.diff(at).max()) - 1 if len(at) > 1 else 0
 
 
 def _expected_seconds(
