@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from pipeline import __version__, audit, doctor, fetch_models, prune, retention
+from pipeline import __version__, audit, doctor, fetch_models, prune, retention, voice_list
 from pipeline.config import Config, load_config
 from pipeline.errors import EnvironmentFailure, InputError, VoxspoolError
 from pipeline.explain import PATIENCE_SECONDS, explain
@@ -40,6 +41,7 @@ from pipeline.screen import screen
 from pipeline.sd_notify import from_environment
 from pipeline.status import last_status, snapshot_jobs
 from pipeline.supervisor import Supervisor
+from pipeline.voices import Library
 
 CONFIG_VARIABLE = "VOXSPOOL_CONFIG"
 OWN_CONFIG = Path(__file__).resolve().parent.parent / "config.yaml"
@@ -119,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     fetch_parser.add_argument("--update", action="store_true", help="go to the newest revision")
     fetch_parser.add_argument("--verify", action="store_true", help="only read what is there; asks nobody")
     fetch_parser.add_argument("--list", action="store_true", help="show which models there are; asks nobody")
+    voices_parser = add("voices", show_voices, "list the voice library and what its clips are worth")
+    voices_parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    voices_parser.add_argument(
+        "--preview", action="store_true", help="have each of them say a sentence, by a job in the inbox"
+    )
     return parser
 
 
@@ -262,11 +269,7 @@ def audit_files(options: argparse.Namespace) -> int:
 
 def submit(options: argparse.Namespace) -> int:
     """Copy files into the inbox under a hidden name, then give them their own."""
-    layout = layout_of(load_config(options.config))
-    if os.access(layout.ledger_file, os.R_OK | os.W_OK):  # who shares the inbox need not share the state
-        check_root(_ledger(layout), layout, Role.INBOX)
-    folder = _subfolder(layout.inbox, options.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _open_inbox(layout_of(load_config(options.config)), options.folder)
     failed = 0
     for path in options.files:
         try:
@@ -275,6 +278,15 @@ def submit(options: argparse.Namespace) -> int:
             failed += 1
             print(f"{error.message} {error.hint}".strip(), file=sys.stderr)
     return 1 if failed else 0
+
+
+def _open_inbox(layout: Layout, subfolder: str) -> Path:
+    """A folder of the inbox to put something into."""
+    if os.access(layout.ledger_file, os.R_OK | os.W_OK):  # who shares the inbox need not share the state
+        check_root(_ledger(layout), layout, Role.INBOX)
+    folder = _subfolder(layout.inbox, subfolder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _subfolder(root: Path, name: str) -> Path:
@@ -452,6 +464,41 @@ def _named_models(names: list[str], config: Config, *, all_there: bool) -> list[
     if all_there:
         return [model for model in fetch_models.known(config) if fetch_models.look_at(model).begun]
     return fetch_models.needed(config)
+
+
+def show_voices(options: argparse.Namespace) -> int:
+    """`voices`."""
+    config = load_config(options.config)
+    library = Library(config.voices_path)
+    names = options.names or library.names()
+    if not names:
+        print(f"There is no voice in {config.voices_path}. docs/voices.md says how to make one.")
+        return 0
+    if options.preview:
+        return _preview(names, library, config)
+    rows = list(voice_list.look(library, names, config))
+    console = Console()
+    if console.is_terminal:
+        console.print(voice_list.table(rows))
+    else:
+        print("\n".join(voice_list.plain(rows)))
+    return 1 if any(row.fails for row in rows) else 0
+
+
+def _preview(names: list[str], library: Library, config: Config) -> int:
+    """A job for each voice that works; of the others it is told why they do not."""
+    folder = _open_inbox(layout_of(config), voice_list.PREVIEW_FOLDER)
+    failed = 0
+    with tempfile.TemporaryDirectory() as made:
+        for row in voice_list.look(library, names, config):
+            try:
+                job = Path(made, f"{row.name}.yaml")
+                job.write_bytes(voice_list.preview_job(row, library, config))
+                print(_deliver(job, folder))
+            except InputError as error:
+                failed += 1
+                print(f"{display(row.name)}: {error.in_full}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _ledger(layout: Layout) -> Ledger:
