@@ -1,14 +1,14 @@
 """`doctor`: try everything that the daemon will need, and say what to do where something is missing.
 
-One subject a page: `answering`, `places`, `room`, `clock`, `watching`, `neighbours`, `programs`, `records`.
-Looks at things by using them as the daemon will; loads no model. Invariants: it changes nothing that outlasts
-it, whatever it finds wrong comes with something to do, and it ends though a folder may never answer.
+One subject a page: `answering`, `places`, `room`, `clock`, `watching`, `neighbours`, `programs`, `models`,
+`records`. Looks at things by using them as the daemon will; loads no model. Invariants: it changes nothing that
+outlasts it, what it finds wrong comes with something to do, and it ends though a folder may never answer.
 """
 
 from collections.abc import Iterable, Iterator
 
 from pipeline.config import Config
-from pipeline.doctor import answering, clock, neighbours, places, programs, records, room, watching
+from pipeline.doctor import answering, clock, models, neighbours, places, programs, records, room, watching
 from pipeline.doctor.finding import Finding, Level, Machine, failure
 from pipeline.errors import EnvironmentFailure, VoxspoolError
 from pipeline.files import display
@@ -29,6 +29,7 @@ def examine(config: Config, machine: Machine | None = None) -> list[Finding]:
     try:
         return [
             *programs.examine(config, here),
+            *models.examine(config, here),
             *clock.examine(config, ledger, here),
             *places.examine(config, ledger, here),
             *room.examine(config),

@@ -5,6 +5,7 @@ Knows no check. Invariant: whatever is not well comes with something to do.
 
 import ctypes
 import errno
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ from pipeline.retention import Seen
 
 Level = Literal["ok", "warn", "fail"]
 QUERY_SECONDS = 20.0
+SLOW_QUERY_SECONDS = 120.0
+"for what imports torch from a cold disk"
 UNSYNCHRONISED_MICROSECONDS = 16_000_000
 "the kernel's own bound on the error of its clock: from here on nothing keeps it right"
 _IN_MODIFY = 2
@@ -50,15 +53,28 @@ def failure(what: str, advice: str) -> Finding:
     return Finding(level="fail", what=what, advice=advice)
 
 
-def ask(command: Sequence[str]) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a package by its entry in the index: importing some takes half a minute."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def ask(command: Sequence[str], seconds: float = QUERY_SECONDS) -> str | None:
     """What a program prints, None where it is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     try:
-        answer = subprocess.run(command, capture_output=True, timeout=QUERY_SECONDS, check=False, text=True)
+        answer = subprocess.run(command, capture_output=True, timeout=seconds, check=False, text=True)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def ask_slowly(command: Sequence[str]) -> str | None:
+    """The same of a program that may take its time."""
+    return ask(command, SLOW_QUERY_SECONDS)
 
 
 class _Timex(ctypes.Structure):
@@ -94,6 +110,11 @@ def try_to_watch(folder: Path) -> None:
         os.close(watcher)
 
 
+def memory_bytes() -> int:
+    """How much memory the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What surrounds us; tests put something else in its place."""
@@ -111,3 +132,6 @@ class Machine:
     "asks the server itself, where the attributes of a folder may come out of a cache"
     patience_seconds: float = 5.0
     ask: Callable[[Sequence[str]], str | None] = ask
+    ask_slowly: Callable[[Sequence[str]], str | None] = ask_slowly
+    memory_bytes: int = field(default_factory=memory_bytes)
+    "of the processor, all of it"

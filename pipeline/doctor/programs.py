@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline import engines, transcribers
 from pipeline.config import Config
-from pipeline.doctor.finding import Finding, Machine, failure, warning, well
+from pipeline.doctor.finding import Finding, Machine, failure, installed, warning, well
 from pipeline.errors import VoxspoolError
 from pipeline.files import display
 
@@ -70,18 +70,11 @@ def pins(requirements: str) -> dict[str, set[str | None]]:
 
 
 def _other(name: str, versions: set[str | None]) -> str:
-    installed = _version(name)
-    if installed in versions:
+    there = installed(name)
+    if there in versions:
         return ""
     wanted = " or ".join(sorted(version for version in versions if version))
-    return f"{name} is {installed or 'missing'}, not {wanted}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return f"{name} is {there or 'missing'}, not {wanted}"
 
 
 def _tool(name: str, look: Callable[[], str]) -> Finding:
@@ -122,7 +115,7 @@ def _gpu(here: Machine) -> Iterator[Finding]:
 
 def _models() -> Finding:
     """By their entries in the package index alone: importing them takes half a minute."""
-    found = {package: _version(package) for package in MODEL_PACKAGES}
+    found = {package: installed(package) for package in MODEL_PACKAGES}
     missing = [package for package, version in found.items() if version is None]
     if missing:
         return well(

@@ -190,15 +190,19 @@ def test_models_that_are_not_installed_are_told_plainly(
 ) -> None:
     """Which is no fault: the embedded engine needs none."""
     there = {"torch": "2.6.0"}
-    monkeypatch.setattr(programs, "_version", lambda package: there.get(package, None))
+    monkeypatch.setattr(programs, "installed", lambda package: there.get(package, None))
     found = programs._models()
     assert found.level == "ok" and found.what.startswith("not installed: chatterbox-tts, openai-whisper. ")
     there |= {"chatterbox-tts": "0.1.7", "openai-whisper": "20250625"}
     assert programs._models().what == "torch 2.6.0, chatterbox-tts 0.1.7, openai-whisper 20250625"
 
 
-def test_defaults_that_this_version_cannot_do_are_told(config: Config, tmp_path: Path) -> None:
+def test_defaults_that_this_version_cannot_do_are_told(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before the first hundred jobs have failed for it."""
+    monkeypatch.setattr(programs.engines, "LOADERS", {"espeak": None})
+    monkeypatch.setattr(programs.transcribers, "LOADERS", {"pocketsphinx": None})
     wanted = configure(tmp_path, "defaults: {engine: chatterbox-turbo, check: {by: whisper}}\n")
     findings = examine(wanted, machine())
     for word, names in (("defaults.engine is chatterbox-turbo", "espeak"), ("check.by is whisper", "none")):
