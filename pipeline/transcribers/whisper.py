@@ -120,7 +120,8 @@ class WhisperTranscriber:
                 raise SynthesisError(
                     f"The recogniser {self.version} has no model for the language {language}."
                 )
-            by_language[whispers_code(language)] += [(parts, window) for window in windows(parts.audio)]
+            for window in windows(parts.audio):
+                by_language[whispers_code(language)].append((parts, window))
         for code, places in by_language.items():
             found = self._model.hear([window.audio.samples for _, window in places], code)
             for (parts, window), heard in zip(places, found, strict=True):
