@@ -462,7 +462,7 @@ def _named_models(names: list[str], config: Config, *, all_there: bool) -> list[
     if names:
         return [fetch_models.named(name, config) for name in dict.fromkeys(names)]
     if all_there:
-        return [model for model in fetch_models.known(config) if fetch_models.look_at(model).begun]
+        return [model for model in fetch_models.known(config) if fetch_models.begun(model)]
     return fetch_models.needed(config)
 
 

@@ -1,8 +1,8 @@
 """`doctor`: try everything that the daemon will need, and say what to do where something is missing.
 
 One subject a page: `answering`, `places`, `room`, `clock`, `watching`, `neighbours`, `programs`, `models`,
-`records`. Looks at things by using them as the daemon will; loads no model. Invariants: it changes nothing that
-outlasts it, what it finds wrong comes with something to do, and it ends though a folder may never answer.
+`records`. Looks at things by using them as the daemon will; loads no model. Invariants: it changes nothing
+that outlasts it, what is wrong comes with something to do, and it ends though a folder may never answer.
 """
 
 from collections.abc import Iterable, Iterator

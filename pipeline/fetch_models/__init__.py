@@ -26,7 +26,7 @@ from pipeline.fetch_models import record as records
 from pipeline.fetch_models.record import Entry, Record
 from pipeline.fetch_models.remote import Listing, look_up, not_installed
 from pipeline.fetch_models.sources import Model, known, named, needed
-from pipeline.fetch_models.transfer import Remote, bring, failed, new_client
+from pipeline.fetch_models.transfer import Patience, Remote, bring, failed, new_client
 from pipeline.files import display, exclusive_lock, fsync_dir, shown_size
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Seen",
     "Shown",
     "Wish",
+    "begun",
     "fetch",
     "known",
     "look_at",
@@ -83,18 +84,18 @@ class Seen:
     record: Record | None
 
     @property
-    def begun(self) -> bool:
-        """Whether anything of it is there, or was."""
-        return self.record is not None or len(self.missing) < len(self.model.files)
-
-    @property
     def state(self) -> str:
         """In a few words."""
-        if not self.begun:
+        if not begun(self.model):
             return "not there"
         if self.missing:
             return f"not whole: {', '.join(self.missing)} missing"
         return "there" if self.record else "there, brought by hand"
+
+
+def begun(model: Model) -> bool:
+    """Whether anything of it is there, or was."""
+    return any((model.folder / name).exists() for name in (*model.files, model.record))
 
 
 def look_at(model: Model) -> Seen:
@@ -108,11 +109,13 @@ def table(models: Iterable[Model]) -> Table:
     for heading in ("model", "state", "size", "revision", "from"):
         shown.add_column(heading, overflow="fold", no_wrap=heading == "model")
     for model in models:
-        seen = look_at(model)
-        record = seen.record
+        try:
+            state, record = (seen := look_at(model)).state, seen.record
+        except InputError as error:
+            state, record = error.in_full, None
         size = shown_size(sum(entry.bytes for entry in record.files)) if record else ""
         revision = record.revision[:_REVISION_CHARS] if record else ""
-        shown.add_row(*(Text(cell) for cell in (model.name, seen.state, size, revision, model.origin)))
+        shown.add_row(*(Text(cell) for cell in (model.name, state, size, revision, model.origin)))
     return shown
 
 
@@ -184,6 +187,11 @@ class _Fetching:
     now: Callable[[], float]
 
     @property
+    def patience(self) -> Patience:
+        """For everything that is asked of a server."""
+        return Patience(sleep=self.sleep, tell=self.shown.tell)
+
+    @property
     def moment(self) -> str:
         """Now, as records have it."""
         return datetime.datetime.fromtimestamp(self.now(), datetime.UTC).isoformat(timespec="seconds")
@@ -203,7 +211,7 @@ def _fetch(model: Model, wish: Wish, fetching: _Fetching) -> None:
     model.folder.mkdir(parents=True, exist_ok=True)
     with _alone(model.folder.parent), _client() as client:
         asked = wish.revision or (record.revision if record and not wish.update else None)
-        listing = look_up(model, asked, client, fetching.sleep)
+        listing = look_up(model, asked, client, fetching.patience)
         _demand_all(model, listing)
         sound = {entry.name: entry for entry in record.files if entry.name not in wrong} if record else {}
         _bring_all(model, record, sound, listing, client, fetching)
@@ -299,7 +307,7 @@ def _bring_all(
     brought = []
     for remote in wanted:
         place = incoming / remote.name
-        digest = bring(remote, place, client, fetching.shown.moved, fetching.sleep)
+        digest = bring(remote, place, client, fetching.shown.moved, fetching.patience)
         brought.append(Entry(name=remote.name, bytes=place.stat().st_size, sha256=digest))
     made = Record(
         repository=listing.repository,

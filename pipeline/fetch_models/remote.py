@@ -6,13 +6,13 @@ bytes are `transfer`'s. Invariant: addresses name a commit, never a branch.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.fetch_models.sources import Model, WebFile
-from pipeline.fetch_models.transfer import MAY_PASS, MayPassError, Remote, failed, patiently, why
+from pipeline.fetch_models.transfer import MAY_PASS, MayPassError, Patience, Remote, failed, why
 
 ASK_SECONDS = 30.0
 _ENDPOINT = "HF_ENDPOINT"
@@ -30,12 +30,12 @@ class Listing:
     files: tuple[Remote, ...]
 
 
-def look_up(model: Model, revision: str | None, client: Any, sleep: Callable[[float], None]) -> Listing:
+def look_up(model: Model, revision: str | None, client: Any, patience: Patience) -> Listing:
     """What the server has of `model` at `revision`; None: the newest. InputError or EnvironmentFailure."""
     if model.web is not None:
-        return _at_address(model, model.web, client, sleep)
+        return _at_address(model, model.web, client, patience)
     assert model.repository is not None
-    return patiently(lambda: _in_repository(model, revision or "main"), model.repository, sleep)
+    return patience.keep_trying(lambda: _in_repository(model, revision or "main"), model.repository)
 
 
 def _in_repository(model: Model, revision: str) -> Listing:
@@ -134,9 +134,9 @@ def _status(error: Any) -> str:
     return f"{error.response.status_code} {error.response.reason_phrase}".rstrip()
 
 
-def _at_address(model: Model, web: WebFile, client: Any, sleep: Callable[[float], None]) -> Listing:
+def _at_address(model: Model, web: WebFile, client: Any, patience: Patience) -> Listing:
     """One file, whose hash is known: only its size is asked for, so that there is room for it."""
-    size = patiently(lambda: _size_of(web.url, client), web.url, sleep)
+    size = patience.keep_trying(lambda: _size_of(web.url, client), web.url)
     (name,) = model.files
     return Listing(
         repository=web.url.rpartition("/")[0],

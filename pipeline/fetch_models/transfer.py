@@ -6,13 +6,10 @@ returns, the file is whole and its hash is right; what broke stays there for the
 
 import os
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-
-from loguru import logger
 
 from pipeline import __version__
 from pipeline.errors import EnvironmentFailure
@@ -25,6 +22,7 @@ CONNECT_SECONDS = 20.0
 IDLE_SECONDS = 60.0
 "without a single byte; there is no limit for the whole"
 MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
+HTTP_RANGE_NOT_SATISFIABLE = 416
 _HINT = "What came so far is kept: type the command again, and it goes on from there."
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 _SHOWN_CHARS = 200
@@ -67,27 +65,34 @@ def new_client() -> Any:
     return httpx.Client(follow_redirects=True, timeout=timeout, headers=agent)
 
 
-def patiently(call: Callable[[], T], what: str, sleep: Callable[[float], None] = time.sleep) -> T:
-    """Call until it works, fails for good, or got nowhere in three tries in a row."""
-    tries_left = RETRIES
-    while True:
-        try:
-            return call()
-        except MayPassError as error:
-            tries_left = RETRIES if error.moved else tries_left
-            if not tries_left:
-                raise failed(
-                    f"{what} could not be fetched in {RETRIES + 1} tries: {error}.",
-                    f"Look whether this machine has a connection. {_HINT}",
-                ) from error
-            logger.warning("{}: {}; trying again in {:g} s", what, error, RETRY_SECONDS)
-            tries_left -= 1
-            sleep(RETRY_SECONDS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long somebody tries, and who is told of it."""
+
+    sleep: Callable[[float], None]
+    tell: Callable[[str], None]
+
+    def keep_trying(self, call: Callable[[], T], what: str) -> T:
+        """Call until it works, fails for good, or got nowhere in three tries in a row."""
+        tries_left = RETRIES
+        while True:
+            try:
+                return call()
+            except MayPassError as error:
+                tries_left = RETRIES if error.moved else tries_left
+                if not tries_left:
+                    raise failed(
+                        f"{what} could not be fetched in {RETRIES + 1} tries: {error}.",
+                        f"Look whether this machine has a connection. {_HINT}",
+                    ) from error
+                self.tell(f"{what}: {error}; trying again in {RETRY_SECONDS:g} s.")
+                tries_left -= 1
+                self.sleep(RETRY_SECONDS)
 
 
-def bring(remote: Remote, target: Path, client: Any, moved: Moved, sleep: Callable[[float], None]) -> str:
+def bring(remote: Remote, target: Path, client: Any, moved: Moved, patience: Patience) -> str:
     """Have the file in `target`, going on with what lies there; returns its SHA-256."""
-    return patiently(lambda: _try(remote, target, client, moved), remote.name, sleep)
+    return patience.keep_trying(lambda: _try(remote, target, client, moved), remote.name)
 
 
 def _try(remote: Remote, target: Path, client: Any, moved: Moved) -> str:
@@ -117,6 +122,8 @@ def _download(remote: Remote, target: Path, have: int, client: Any, moved: Moved
     came = 0
     try:
         with client.stream("GET", remote.url, headers=headers) as answer:
+            if answer.status_code == HTTP_RANGE_NOT_SATISFIABLE and have:
+                return  # nothing comes after what is there: the hash will tell
             start = _begins_at(answer, remote, have)
             with open(target, "r+b" if start else "wb") as file:
                 file.seek(start)

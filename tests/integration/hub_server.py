@@ -71,6 +71,8 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.whisper: dict[str, bytes] = {}
         "by SHA-256 and name, as in OpenAI's addresses"
+        self.hides_sizes = False
+        "in answers to HEAD"
         self.troubles: dict[str, Trouble] = {}
         "by the end of the path"
         self.asked: list[Asked] = []
@@ -132,7 +134,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
+        if self.command != "HEAD" or not self.server.hides_sizes:
+            self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
