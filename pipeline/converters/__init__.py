@@ -13,8 +13,17 @@ def _praat(_equipment: Equipment) -> Converter:
     return Praat()
 
 
+def _chatterbox(equipment: Equipment) -> Converter:
+    from pipeline.converters import chatterbox
+
+    return chatterbox.load(equipment)
+
+
 # Imported when loaded: the supervisor reads this table and must stay small.
-CONVERTERS: Mapping[str, Callable[[Equipment], Converter]] = {"praat": _praat}
+CONVERTERS: Mapping[str, Callable[[Equipment], Converter]] = {
+    "praat": _praat,
+    "chatterbox": _chatterbox,
+}
 BY_ENGINE: Mapping[str, str] = {
     "espeak": "praat",
     "chatterbox": "chatterbox",
@@ -28,12 +37,6 @@ def load(name: str, equipment: Equipment = BARE) -> Converter:
     """A converter, ready to convert on `equipment`. InputError if this version lacks it."""
     if name in CONVERTERS:
         return CONVERTERS[name](equipment)
-    if name in BY_ENGINE.values():
-        raise InputError(
-            f"The voice converter {name!r} is not available in this version.",
-            hint="Set `engine: espeak` in the job or in _defaults.yaml: it converts with praat.",
-            code="converter_unavailable",
-        )
     raise InputError(
         f"There is no voice converter {name!r}.",
         hint=f"There is: {', '.join(sorted(CONVERTERS))}.",

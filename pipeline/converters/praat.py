@@ -107,6 +107,14 @@ class Praat:
         """Nothing is held."""
 
 
+def shift_pitch(audio: Audio, semitones: float) -> Audio:
+    """Raise or lower a voice's pitch and leave its formants, level and length; what has no pitch stays."""
+    if audio.seconds < _SHORTEST_SECONDS:
+        return audio
+    ratio = 2 ** (semitones / _OCTAVE_SEMITONES)
+    return _level_as(_changed(audio, Change(pitch_ratio=ratio, range_factor=1.0, formant_ratio=1.0)), audio)
+
+
 def change(source: Voiceprint, target: Voiceprint, pitch_shift_semitones: float) -> Change:
     """The change from `source` to `target`, kept within what still sounds like a person. Pure."""
     spread = target.pitch_spread / source.pitch_spread if source.pitch_spread > 0 else 1.0

@@ -17,8 +17,20 @@ def _espeak(_equipment: Equipment) -> Engine:
     return EspeakEngine()
 
 
+def _chatterbox(name: str) -> Callable[[Equipment], Engine]:
+    def load_it(equipment: Equipment) -> Engine:
+        from pipeline.engines import chatterbox
+
+        return chatterbox.load(name, equipment)
+
+    return load_it
+
+
 LOADERS: dict[str, Callable[[Equipment], Engine]] = {
     "espeak": _espeak,
+    "chatterbox": _chatterbox("chatterbox"),
+    "chatterbox-multilingual": _chatterbox("chatterbox-multilingual"),
+    "chatterbox-turbo": _chatterbox("chatterbox-turbo"),
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.engines import LOADERS, load
 from pipeline.engines.base import Engine, Utterance, Voice
+from pipeline.equipment import BARE, Equipment
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Speech
@@ -50,7 +51,12 @@ class Member:
     "a synthesis setting that it ignores"
 
 
-MEMBERS = [Member("espeak")]
+MEMBERS = [
+    Member("espeak"),
+    Member("chatterbox", useless_setting="pitch"),
+    Member("chatterbox-multilingual", useless_setting="words_per_minute"),
+    Member("chatterbox-turbo", useless_setting="cfg_weight"),
+]
 
 
 @pytest.fixture(scope="module", params=MEMBERS, ids=lambda member: member.name)
@@ -60,9 +66,15 @@ def member(request: pytest.FixtureRequest) -> Member:
 
 
 @pytest.fixture(scope="module")
-def engine(member: Member) -> Iterator[Engine]:
+def equipment(member: Member, request: pytest.FixtureRequest) -> Equipment:
+    """What it is loaded from: small models with random weights for those that need any."""
+    return BARE if member.name == "espeak" else request.getfixturevalue("small_equipment")
+
+
+@pytest.fixture(scope="module")
+def engine(member: Member, equipment: Equipment) -> Iterator[Engine]:
     """The engine, loaded once."""
-    loaded = load(member.name)
+    loaded = load(member.name, equipment)
     yield loaded
     loaded.close()
 
@@ -123,9 +135,9 @@ def test_same_utterance_same_sound(engine: Engine, member: Member) -> None:
     assert same(first, engine.speak(utterance(member)))
 
 
-def test_another_load_gives_the_same_sound(engine: Engine, member: Member) -> None:
+def test_another_load_gives_the_same_sound(engine: Engine, member: Member, equipment: Equipment) -> None:
     """What a cache holds from an earlier run is what this run would have made."""
-    again = load(member.name)
+    again = load(member.name, equipment)
     assert same(engine.speak(utterance(member)), again.speak(utterance(member)))
     again.close()
 
@@ -235,17 +247,19 @@ def test_odd_text_leaves_no_trace(engine: Engine, member: Member) -> None:
     assert same(before, engine.speak(utterance(member)))
 
 
-def test_loading_and_speaking_print_nothing(member: Member, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_and_speaking_print_nothing(
+    member: Member, equipment: Equipment, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Standard output and error belong to the daemon."""
-    loaded = load(member.name)
+    loaded = load(member.name, equipment)
     loaded.speak(utterance(member))
     loaded.problems(Voice(name=member.unknown_voice), "en", Synthesis())
     loaded.close()
     assert capfd.readouterr() == ("", "")
 
 
-def test_close_may_be_called_twice(member: Member) -> None:
+def test_close_may_be_called_twice(member: Member, equipment: Equipment) -> None:
     """Closing is safe on every way out."""
-    loaded = load(member.name)
+    loaded = load(member.name, equipment)
     loaded.close()
     loaded.close()
