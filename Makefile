@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
 
-.PHONY: demo run test test-full check format bench bench-drops crashes soak fuzz peers clean install-service uninstall-service
+.PHONY: demo run gpu test test-full check format bench bench-drops crashes soak fuzz peers clean install-service uninstall-service
 
 demo: $(VENV)/core.done
 	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
@@ -14,12 +14,15 @@ run: $(VENV)/core.done
 	$(PY) daemon.py run --config $(CONFIG)
 
 # Every test that needs no GPU, the models' own on small random checkpoints.
-test: $(VENV)/full.done
+test: $(VENV)/dev.done $(VENV)/gpu.done
 	VOXSPOOL_TEST_MODELS=1 $(PY) -m pytest -m "not full"
 
 # Full-size random weights: 8 GB of memory, half an hour on two cores.
-test-full: $(VENV)/full.done
+test-full: $(VENV)/dev.done $(VENV)/gpu.done
 	VOXSPOOL_TEST_MODELS=1 $(PY) -m pytest tests/models -m full
+
+# The packages of Chatterbox and Whisper, 6 GB; `daemon.py fetch-models` brings the models.
+gpu: $(VENV)/gpu.done
 
 # Real Syncthing, sshfs, rclone and Samba, from Debian's packages (.ci/peers installs them); some ten minutes.
 peers: $(VENV)/dev.done
@@ -79,9 +82,9 @@ $(VENV)/dev.done: requirements-dev.txt requirements-core.txt $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/core.done
 
-$(VENV)/full.done: requirements.txt $(VENV)/dev.done
+$(VENV)/gpu.done: requirements.txt requirements-core.txt $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+	touch $@ $(VENV)/core.done
 
 $(VENV)/fuzz.done: requirements-fuzz.txt $(VENV)/dev.done
 	$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements-fuzz.txt \
