@@ -77,8 +77,9 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffc\U000e0000-\U000e007f]"
 )
-# Joiners shape Persian, Indic scripts and emoji; between Latin letters and at edges they are debris.
-_STRAY_JOINER = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+|[\u200c\u200d]+(?![\u0300-\U0010ffff])")
+# Joiners shape Persian, Indic scripts and emoji; beside Latin letters, accents or not, and at edges they
+# are debris.
+_STRAY_JOINER = re.compile("(?<![\u0370-\U0010ffff])[\u200c\u200d]+|[\u200c\u200d]+(?![\u0370-\U0010ffff])")
 _UNREADABLE = re.compile("[\ufffd-\uffff\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff]")
 _CITATIONS = re.compile(
     r"( ?)(?:\[\d{1,3}(?: ?[,;–-] ?\d{1,3})*\] ?)*\[\d{1,3}(?: ?[,;–-] ?\d{1,3})*\](?=(\w)?)", re.ASCII
@@ -101,8 +102,9 @@ def prepare(text: str, rules: Rules, language: str) -> Prepared:
     """
     for rule in rules.replace:
         text = text.replace(rule.from_, rule.to)
-    text, unreadable = _UNREADABLE.subn("", _without_invisible(text))
-    text = _lowered(_normal(text), rules.lowercase)
+    text, unreadable = _UNREADABLE.subn("", text)
+    text = _lowered(_normal(_without_invisible(text)), rules.lowercase)
+    text = _without_stray_joiners(text)
     paragraphs = [done for raw in _paragraphs(text) if (done := _polished(raw, rules, language))]
     prepared = _normal("\n\n".join(paragraphs))
     if not is_speakable(prepared):
@@ -127,8 +129,12 @@ def _without_invisible(text: str) -> str:
     text = _LINE_BREAKS.sub("\n", text)
     text = _PARAGRAPH_BREAKS.sub("\n\n", text)
     text = _SPACES.sub(" ", text)
-    text = _INVISIBLE.sub("", text)
-    return _STRAY_JOINER.sub("", text) if "\u200c" in text or "\u200d" in text else text
+    return _INVISIBLE.sub("", text)
+
+
+def _without_stray_joiners(text: str) -> str:
+    """Once the letters beside them are the final ones: an accent may be a letter's own only in NFC."""
+    return _normal(_STRAY_JOINER.sub("", text)) if "\u200c" in text or "\u200d" in text else text
 
 
 def _normal(text: str) -> str:

@@ -182,6 +182,14 @@ def test_joiners_stay_where_they_shape_the_text() -> None:
     assert prepared("a 👩\u200d🚀 نمی\u200cخواهم f\u200di") == "a 👩\u200d🚀 نمی\u200cخواهم fi"
 
 
+@pytest.mark.parametrize("beside", ["\ufffd", "e\u0301", "\u212b", "e\u200d\u0301", "ẞ"])
+def test_a_joiner_is_judged_by_the_letters_that_come_out(beside: str) -> None:
+    """Beside what is left out, composed or lowered; else preparing again would find another one to remove."""
+    rules = TextRules(lowercase=True)
+    once = prepare(f"a{beside}\u200d中", rules, "en").text
+    assert "\u200d" not in once and prepare(once, rules, "en").text == once
+
+
 def test_text_is_composed() -> None:
     """e with a combining accent becomes é."""
     assert prepared("cafe\u0301") == "café"
