@@ -32,6 +32,7 @@ from pipeline.intake.freeze import Freezer, kind_of, read_yaml
 from pipeline.intake.inbox import Dropped
 from pipeline.intake.large import LARGE_BYTES, LargeTakes
 from pipeline.intake.refused import refusal
+from pipeline.intake.roots import Role, check_root
 from pipeline.intake.settle import Fingerprint
 from pipeline.jobs.job import (
     Drop,
@@ -350,6 +351,8 @@ class Intake:
         while left:
             # the disk is looked at with nothing locked; who lost a name to another meanwhile looks again
             prepared = [(drop, *self._jobs(drop)) for drop in left]
+            # in an inbox that went away meanwhile every claimed file is missing, and every _defaults.yaml
+            check_root(self._ledger, self._layout, Role.INBOX)
             with self._ledger.one_commit():
                 left = [drop for drop, jobs, names in prepared if not self._ledger.submit(drop, jobs, names)]
             crash.point("claim.submitted")

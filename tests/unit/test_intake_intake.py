@@ -13,9 +13,10 @@ from ledger_samples import Clock
 
 from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure
-from pipeline.intake import claim
+from pipeline.intake import claim, intake
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.intake import RETRY_SECONDS, Intake, Taken
+from pipeline.intake.roots import Role, RootProblem, memory_key, open_root
 from pipeline.jobs.job import DropState, Job, JobState
 from pipeline.jobs.settings import Settings
 from pipeline.layout import Layout
@@ -774,3 +775,26 @@ def test_what_there_is_no_time_for_is_handed_back(door: Door) -> None:
         taken = door.intake.accept(settled(door.layout), budget_seconds=0.5)
     assert [drop.relative for drop in taken.drops] == ["c.yaml", "a.txt"]
     assert [dropped.relative for dropped in taken.rest] == ["b.txt"]
+
+
+def test_a_claim_that_the_inbox_goes_away_from_waits(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between claiming and looking into what was claimed: no file is missing then, and no defaults are."""
+    inbox, away = door.layout.inbox, door.layout.inbox.with_name("away")
+    marker = open_root(inbox, Role.INBOX).marker
+    assert marker is not None
+    door.ledger.set_meta(memory_key(Role.INBOX, inbox), marker.uuid)
+    put(door.layout, "tales/_defaults.yaml", "priority: high\n")
+    put(door.layout, "tales/story.txt", "Hello.")
+
+    def go_away(*_: object) -> None:
+        inbox.rename(away)
+        inbox.mkdir()
+
+    with monkeypatch.context() as once, pytest.raises(RootProblem, match="has lost its mark"):
+        once.setattr(intake, "made_durable", go_away)
+        door.accept("tales/story.txt")
+    assert door.jobs() == [] and [drop.state for drop in door.ledger.drops_in(*DropState)] == ["claiming"]
+    inbox.rmdir()
+    away.rename(inbox)
+    assert door.intake.recover() == ["tales/story.txt: its claim was finished"]
+    assert (door.job().state, door.job().priority) == (JobState.QUEUED, "high")
