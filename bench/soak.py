@@ -425,8 +425,14 @@ def main() -> int:
             options.svg.write_text(picture(soak.samples), encoding="utf-8")
         well = tell(soak, findings)
         if findings:
-            print((place.root / "daemon.log").read_text(errors="replace")[-6000:])
+            print("\n".join(_complaints(place)))
     return 0 if well else 1
+
+
+def _complaints(place: Ground) -> list[str]:
+    """What the daemon and its workers complained of, all along: a finding may be an hour old."""
+    lines = (place.root / "daemon.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if " WARNING " in line or " ERROR " in line]
 
 
 def _write_csv(path: Path, samples: list[Sample]) -> None:
