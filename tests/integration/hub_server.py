@@ -43,6 +43,10 @@ class Trouble:
     other_bytes: bool = False
     "of the same length"
     ignore_range: bool = False
+    other_range: bool = False
+    "answers with another part than was asked for"
+    surplus: bytes = b""
+    "sent after the body"
     times: int = 1
 
 
@@ -71,6 +75,8 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.whisper: dict[str, bytes] = {}
         "by SHA-256 and name, as in OpenAI's addresses"
+        self.hides_hashes = False
+        "in listings"
         self.hides_sizes = False
         "in answers to HEAD"
         self.troubles: dict[str, Trouble] = {}
@@ -154,6 +160,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             self._send(404, b"", ("X-Error-Code", "RevisionNotFound"))
             return
         siblings = [_sibling(file, content) for file, content in repository.commits[commit].items()]
+        if self.server.hides_hashes:
+            siblings = [{**sibling, "blobId": None} for sibling in siblings]
         answer = {"id": name, "modelId": name, "sha": commit, "siblings": siblings}
         self._send(200, json.dumps(answer).encode(), ("Content-Type", "application/json"))
 
@@ -183,7 +191,9 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             self._send(416, b"")
             return
         body = content[start:]
-        extra = [("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")] if start else []
+        body += trouble.surplus
+        told = start + 1 if trouble.other_range else start
+        extra = [("Content-Range", f"bytes {told}-{len(content) - 1}/{len(content)}")] if start else []
         length = len(body)
         if trouble.break_after is not None:
             body = body[: trouble.break_after]
