@@ -269,11 +269,16 @@ def test_a_crash_before_the_last_step_makes_nobody_think_of_hands(
 ) -> None:
     """Every file is at its place: the record must be there already."""
 
-    def pull(_folder: Path) -> None:
-        raise OSError(5, "the plug was pulled")
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        moved = real(self, target)
+        if self.name == CHATTERBOX.files[-1]:
+            raise OSError(5, "the plug was pulled", str(self))
+        return moved
 
     with monkeypatch.context() as broken, pytest.raises(EnvironmentFailure, match="the plug was pulled"):
-        broken.setattr(fetch_models, "fsync_dir", pull)
+        broken.setattr(Path, "replace", replace)
         site.fetch()
     assert site.fetch()[-1].startswith("chatterbox is whole")
 
