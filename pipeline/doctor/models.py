@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import fetch_models
+from pipeline.chatterbox.models import NANO
+from pipeline.checkpoints import TURBO
 from pipeline.config import Config
 from pipeline.doctor.finding import Finding, Machine, failure, installed, warning, well
 from pipeline.errors import InputError
@@ -31,7 +33,7 @@ TORCH = (
 def examine(config: Config, here: Machine) -> Iterator[Finding]:
     """Nothing to say where the defaults are embedded."""
     try:
-        models = fetch_models.needed(config)
+        models = [_in_its_place(model, config) for model in fetch_models.needed(config)]
     except InputError as error:  # a size of Whisper that there is not
         yield failure(error.message, f"Set models.whisper.size in config.yaml. {error.hint}")
         return
@@ -41,6 +43,14 @@ def examine(config: Config, here: Machine) -> Iterator[Finding]:
         yield from _package(model, config)
         yield _files(model)
     yield from _devices(config, models, here)
+
+
+def _in_its_place(model: Model, config: Config) -> Model:
+    """Where Nano alone was brought, it speaks for Turbo."""
+    if model.name != TURBO.name or not model.missing():
+        return model
+    nano = fetch_models.named(NANO.name, config)
+    return model if nano.missing() else nano
 
 
 def _package(model: Model, config: Config) -> Iterator[Finding]:

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checkpoints import HUB_CHECKPOINTS
+from pipeline.chatterbox.models import NANO
+from pipeline.checkpoints import HUB_CHECKPOINTS, Checkpoint
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.tools import CHECKER_OF_ENGINE
 
 RECORD = "source.json"
+# Nano is no engine of its own: chatterbox-turbo speaks with it where it alone was brought.
+ON_THE_HUB: Mapping[str, Checkpoint] = {**HUB_CHECKPOINTS, NANO.name: NANO}
 WHISPER = "whisper-"
 WHISPER_VARIABLE = "VOXSPOOL_WHISPER_ENDPOINT"
 WHISPER_ADDRESS = "https://openaipublic.azureedge.net/main/whisper/models"
@@ -81,15 +84,15 @@ class Model:
 
 def known(config: Config) -> list[Model]:
     """Every model that can be fetched with this configuration."""
-    names = [*HUB_CHECKPOINTS, *(WHISPER + size for size in WHISPER_FILES)]
+    names = [*ON_THE_HUB, *(WHISPER + size for size in WHISPER_FILES)]
     return [named(name, config) for name in names]
 
 
 def named(name: str, config: Config) -> Model:
     """The model of this name; raises InputError with the nearest ones if there is none."""
     folder = config.models_path
-    if name in HUB_CHECKPOINTS:
-        checkpoint = HUB_CHECKPOINTS[name]
+    if name in ON_THE_HUB:
+        checkpoint = ON_THE_HUB[name]
         return Model(
             name=name,
             folder=folder / name,
@@ -127,7 +130,7 @@ def _faster_whisper(size: str, folder: Path) -> Model:
 
 
 def _unknown(name: str) -> InputError:
-    names = [*HUB_CHECKPOINTS, *(WHISPER + size for size in WHISPER_FILES)]
+    names = [*ON_THE_HUB, *(WHISPER + size for size in WHISPER_FILES)]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}? " if near else ""
     return InputError(

@@ -94,6 +94,14 @@ def test_what_is_there_is_told_with_its_size(tmp_path: Path) -> None:
     assert about(look(config), "source.json cannot be used").level == "fail"
 
 
+def test_nano_alone_speaks_for_turbo(tmp_path: Path) -> None:
+    """Where both are missing, Turbo is what to fetch."""
+    config = configure(tmp_path, "defaults: {engine: chatterbox-turbo, check: {by: none}}\n")
+    assert "fetch-models chatterbox-turbo" in about(look(config), "chatterbox-turbo is not there").advice
+    bring(config, "chatterbox-nano")
+    assert about(look(config), "the model chatterbox-nano is there").level == "ok"
+
+
 def test_a_size_of_whisper_that_there_is_not_is_told(tmp_path: Path) -> None:
     """With those that there are."""
     config = configure(tmp_path, f"{ENGINE}models: {{whisper: {{size: bse}}}}\n")
