@@ -90,7 +90,7 @@ class OpenAIWhisper:
             ]
         except RuntimeError as error:
             raise SynthesisError(
-                f"Whisper could not listen on {self._device}: {str(error).splitlines()[0]}",
+                f"Whisper could not listen on {self._device}: {_first_line(error)}",
                 hint="Where memory ran out, set a smaller models.whisper.size or models.whisper.device: cpu.",
             ) from error
 
@@ -187,12 +187,16 @@ def _read(path: Path, size: str) -> tuple[Whisper, str]:
         model.load_state_dict(saved["model_state_dict"])
     except _UNREADABLE as error:
         raise InputError(
-            f"The Whisper model {size} in {path} cannot be read: {str(error).splitlines()[0]}",
+            f"The Whisper model {size} in {path} cannot be read: {_first_line(error)}",
             code="model_missing",
             hint=hint,
         ) from error
     _set_alignment_heads(model, size)
     return model, fingerprint
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _set_alignment_heads(model: Whisper, size: str) -> None:
