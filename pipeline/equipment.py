@@ -13,7 +13,7 @@ class Listening:
     """How Whisper listens."""
 
     size: str = "base"
-    "its checkpoint is `<models>/whisper/<size>.pt`, or the folder `faster-whisper-<size>` beside it"
+    "its checkpoint is `<models>/whisper/<size>.pt`, or the folder `<models>/faster-whisper/<size>`"
     backend: str = "openai-whisper"
     "or faster-whisper"
     device: str | None = None

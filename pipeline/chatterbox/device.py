@@ -42,19 +42,28 @@ def refuse_lack_of_memory(device: str, files: list[Path]) -> None:
     """
     weights = sum(path.stat().st_size for path in files)
     largest = max((path.stat().st_size for path in files), default=0)
-    if device.startswith("cuda"):
-        import torch
+    found = _memory(device)
+    if found is None:
+        return
+    # Into main memory a file is read before its values are copied into the network.
+    needed = weights + WORKING_BYTES + (0 if device.startswith("cuda") else largest)
+    _compare(device, needed, *found)
 
-        free, total = torch.cuda.mem_get_info(device)
-        needed = weights + WORKING_BYTES
-    else:
-        found = _main_memory()
-        if found is None:
-            return
-        free, total = found
-        # A file is read before its values are copied into the network.
-        needed = weights + largest + WORKING_BYTES
-    _compare(device, needed, free, total)
+
+def free_bytes(device: str) -> int | None:
+    """What is free on a device now; None where the system does not tell."""
+    found = _memory(device)
+    return None if found is None else found[0]
+
+
+def _memory(device: str) -> tuple[int, int] | None:
+    """Bytes free and in all."""
+    if not device.startswith("cuda"):
+        return _main_memory()
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free), int(total)
 
 
 def _compare(device: str, needed: int, free: int, total: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from sound_samples import RATE_HZ, noise, recording, rms_db, tone
 
 from pipeline.errors import InputError
@@ -25,7 +26,7 @@ FORMATS = {
     "fast.m4a": ("-movflags", "+faststart"),
     "a.aac": (),
     "float.wav": ("-c:a", "pcm_f32le"),
-    "stereo.wav": ("-ac", "2"),
+    "stereo.wav": ("-af", "pan=stereo|c0=c0|c1=c0"),
     "big.wav": ("-rf64", "always"),
 }
 # Those whose structure tells how long they were; in the others a clean cut cannot be seen.
@@ -84,6 +85,19 @@ def test_the_asked_rate_is_given(tmp_path: Path, rate_hz: int) -> None:
     """Decoding resamples to the rate the caller works at."""
     got = decode(recording(tmp_path / "a.flac", tone(2.0)), rate_hz)
     assert len(got.samples) == pytest.approx(2 * rate_hz, abs=rate_hz // 100)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("rate_hz", [24_000, 44_100])
+def test_channels_are_mixed_without_getting_louder(tmp_path: Path, channels: int, rate_hz: int) -> None:
+    """The same sound on every channel is that sound, at its own level: nothing is driven into clipping."""
+    sound = tone(1.0, peak=0.9)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.repeat(sound.samples[:, None], channels, axis=1), RATE_HZ, subtype="FLOAT")
+    decoded = decode(path, rate_hz)
+    assert decoded.seconds == pytest.approx(1.0, abs=0.001)
+    middle = decoded.between(0.2, 0.8).samples
+    assert 20 * np.log10(np.abs(middle).max() / 0.9) == pytest.approx(0.0, abs=0.1)
 
 
 def test_the_name_does_not_matter_but_the_content(tmp_path: Path) -> None:
