@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipeline.converters.base import Converter
+from pipeline.engines.base import Engine
 from pipeline.jobs.job import Job
 from pipeline.jobs.settings import Sound
 from pipeline.outbox import ChunkRecord, Rendered
@@ -28,7 +30,7 @@ class Made:
 
     files: tuple[Rendered, ...] = ()
     engine: dict[str, str] = field(default_factory=dict)
-    "name, version, device"
+    "name, version, device, and the watermark where there is one"
     chunks: list[ChunkRecord] = field(default_factory=list)
     fetched: list[Fetched] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -71,6 +73,13 @@ class Sink:
             )
             for item in encoded
         )
+
+
+def stated(maker: Engine | Converter) -> dict[str, str]:
+    """Who made the sound, for the manifest; some mark all that they make (`watermark`: "perth 1.0.1")."""
+    told = {"name": maker.name, "version": maker.version, "device": maker.device}
+    watermark = getattr(maker, "watermark", None)
+    return told if watermark is None else told | {"watermark": watermark}
 
 
 @contextmanager

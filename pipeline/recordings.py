@@ -12,7 +12,7 @@ from pipeline.converters.stream import convert_stream
 from pipeline.errors import InputError
 from pipeline.files import display
 from pipeline.jobs.job import Job, Part
-from pipeline.made import Made, Report, encoder_for
+from pipeline.made import Made, Report, encoder_for, stated
 from pipeline.references import bring
 from pipeline.sound import concat
 from pipeline.sound.audio import Samples, silence
@@ -30,7 +30,7 @@ def convert(job: Job, work: Path, tools: Tools, report: Report, *, source: Path)
     conversion = job.spec.settings.conversion
     converter = tools.converter(job.spec.settings.engine)
     made = Made(
-        engine={"name": converter.name, "version": converter.version, "device": converter.device},
+        engine=stated(converter),
         check="none: conversions are not checked",
     )
     spec = bring(job.spec, work, tools, report, made)

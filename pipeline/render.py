@@ -21,7 +21,7 @@ from pipeline.files import sha256_of
 from pipeline.jobs.job import Job, JobSpec
 from pipeline.jobs.settings import Pauses, Settings, Synthesis
 from pipeline.layout import Layout
-from pipeline.made import Made, Report, encoder_for
+from pipeline.made import Made, Report, encoder_for, stated
 from pipeline.outbox import ChunkRecord, Manifest, Rendered, Timings
 from pipeline.recordings import concatenate, convert
 from pipeline.references import bring
@@ -149,7 +149,7 @@ def _engine(tools: Tools, spec: JobSpec, made: Made) -> Engine:
     made.warnings += [
         f"{engine.name} has no use for synthesis.{name}." for name in engine.ignored(Synthesis(**chosen))
     ]
-    made.engine = {"name": engine.name, "version": engine.version, "device": engine.device}
+    made.engine = stated(engine)
     return engine
 
 

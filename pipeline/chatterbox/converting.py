@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline import checkpoints
 from pipeline.chatterbox import decoders, device
-from pipeline.chatterbox.models import version
+from pipeline.chatterbox.models import told_as_ours, version
 from pipeline.chatterbox.package import LOCK, package, quiet, self_check
 from pipeline.chatterbox.reference import RATE_HZ, TOKEN_SAMPLES
 from pipeline.chatterbox.speaker import _free_memory, seeded
@@ -51,7 +51,7 @@ class TokenVoice:
             found = package()
             device.refuse_missing(equipment.device)
             shared = decoders.find(file, equipment.device)
-            with quiet():
+            with quiet(), told_as_ours(FILES.name, folder, equipment.device):
                 if shared is None:
                     device.refuse_lack_of_memory(equipment.device, [file])
                     self._model: Any = found.converter.from_local(folder, equipment.device)
@@ -100,15 +100,17 @@ class TokenVoice:
                 ) from error
         if not np.isfinite(samples).all():
             raise SynthesisError("The converter returned values that are not numbers.", code="conversion")
-        return samples
+        lengthened = max(0, LEAST_SAMPLES - _whole_tokens(len(audio.samples)))
+        return samples[: len(samples) - lengthened]
 
     def mark(self, samples: Samples) -> Samples:
-        """The watermark goes on last, so that nothing is done to it."""
+        """The watermark goes on last: only the level may be changed after it."""
         import torch
 
+        padded = np.pad(samples, (0, max(0, LEAST_SAMPLES - len(samples))))
         with LOCK, quiet(), torch.inference_mode():
-            marked = self._model.watermarker.apply_watermark(samples, sample_rate=RATE_HZ)
-        result: Samples = np.clip(np.asarray(marked, dtype=np.float32), -1.0, 1.0)
+            marked = self._model.watermarker.apply_watermark(padded, sample_rate=RATE_HZ)
+        result: Samples = np.asarray(marked, dtype=np.float32)[: len(samples)]
         return result
 
     def close(self) -> None:
@@ -126,7 +128,12 @@ class TokenVoice:
         import torchaudio
 
         samples = audio.samples
-        wanted = max(LEAST_SAMPLES, -(-len(samples) // TOKEN_SAMPLES) * TOKEN_SAMPLES)
+        wanted = max(LEAST_SAMPLES, _whole_tokens(len(samples)))
         padded = torch.from_numpy(np.pad(samples, (0, wanted - len(samples))))[None]
         resampled = torchaudio.functional.resample(padded, RATE_HZ, _TOKEN_RATE_HZ)
         return resampled.to(self._model.device)
+
+
+def _whole_tokens(samples: int) -> int:
+    """The next whole number of tokens, in samples."""
+    return -(-samples // TOKEN_SAMPLES) * TOKEN_SAMPLES

@@ -5,7 +5,8 @@ and from nowhere else, onto the device that was named, and only where it fits.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.chatterbox import decoders, device
 from pipeline.chatterbox.package import LOCK, Package, package, quiet, self_check
 from pipeline.checkpoints import Checkpoint
 from pipeline.equipment import Equipment
-from pipeline.errors import InputError
+from pipeline.errors import EnvironmentFailure, InputError
 
 THIRD_MULTILINGUAL = "t3_mtl23ls_v3.safetensors"
 SECOND_MULTILINGUAL = "t3_mtl23ls_v2.safetensors"
@@ -111,10 +112,9 @@ def load(family: Family, equipment: Equipment) -> Loaded:
         device.refuse_missing(equipment.device)
         files = [folder / name for name in family.files if (folder / name).is_file()]
         device.refuse_lack_of_memory(equipment.device, files)
-        with quiet():
-            model = getattr(found, family.model_class).from_local(
-                folder, equipment.device, **dict(family.features)
-            )
+        kind = getattr(found, family.model_class)
+        with quiet(), told_as_ours(family.checkpoint.name, folder, equipment.device):
+            model = kind.from_local(folder, equipment.device, **dict(family.features))
         self_check(model.watermarker)
         decoders.share(model, decoder_file(family, folder), equipment.device)
         return Loaded(
@@ -125,6 +125,39 @@ def load(family: Family, equipment: Equipment) -> Loaded:
             version=version(found, files, family.feature),
             watermark=found.watermark,
         )
+
+
+@contextmanager
+def told_as_ours(name: str, folder: Path, where: str) -> Iterator[None]:
+    """What loading raises: InputError (model_broken) for files that are not the model's.
+
+    EnvironmentFailure for a device whose memory ran out in spite of the estimate.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise EnvironmentFailure(f"The memory of {where} ran out while {name} was loaded.") from error
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        AssertionError,
+        EOFError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"The files of the model {name} in {folder} cannot be loaded: {reason}",
+            hint="They are damaged or another model's: delete them and run"
+            f" `python daemon.py fetch-models {name}`.",
+            code="model_broken",
+        ) from error
 
 
 def chosen(family: Family, models: Path) -> tuple[Family, Path]:

@@ -56,7 +56,7 @@ class Speaker:
             self.version = self._loaded.version
             self.watermark = self._loaded.watermark
             self.folder = self._loaded.folder
-            self._measured = Measured(self._loaded, equipment.measured)
+            self._measured: Measured | None = Measured(self._loaded, equipment.measured)
             self._fault: str | None = None
             self._guard()
 
@@ -87,13 +87,17 @@ class Speaker:
     def close(self) -> None:
         """Free the model and what was measured."""
         with LOCK:
-            self._measured.drop()
             self._loaded = None
+            self._measured = None
             _free_memory()
 
     def _model(self) -> Any:
         assert self._loaded is not None, "spoken to after close"
         return self._loaded.model
+
+    def _voices(self) -> Measured:
+        assert self._measured is not None, "spoken to after close"
+        return self._measured
 
     def _attempt(
         self,
@@ -108,7 +112,7 @@ class Speaker:
         import torch
 
         self._fault = None
-        model.conds = self._measured.voice(clip, clip_sha256, exaggeration)
+        model.conds = self._voices().voice(clip, clip_sha256, exaggeration)
         # Without inference_mode the watermarker keeps half a gigabyte of gradients a call.
         with seeded(seed), _state_restored(model.t3), torch.inference_mode():
             spoken = model.generate(text, **settings)
@@ -120,7 +124,7 @@ class Speaker:
         try:
             return _translated(attempt)
         except _OutOfMemory:
-            self._measured.drop()
+            self._voices().drop()
             _free_memory()
         try:
             return _translated(attempt)

@@ -58,8 +58,8 @@ class ChatterboxConverter:
         spoken = as_long_as(Audio(self._voice.speak(audio, conditions), self.rate_hz), audio)
         if pitch_shift_semitones:
             spoken = shift_pitch(spoken, pitch_shift_semitones)
-        marked = Audio(self._voice.mark(level_as(spoken, audio).samples), self.rate_hz)
-        return as_long_as(marked, audio)
+        marked = as_long_as(Audio(self._voice.mark(spoken.samples), self.rate_hz), audio)
+        return level_as(marked, audio)
 
     def close(self) -> None:
         """Free what no engine uses besides."""

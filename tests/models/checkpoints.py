@@ -37,6 +37,8 @@ _CHARACTERS = (
 @contextlib.contextmanager
 def small_models() -> Iterator[None]:
     """Meanwhile this process builds small models, and what was built may be used."""
+    import torch
+
     package()
     with quiet():
         from chatterbox.models.s3gen import s3gen
@@ -54,7 +56,7 @@ def small_models() -> Iterator[None]:
         "head_dim": WIDTH // 4,
     }
     gpt2 = {"hidden_size": WIDTH, "n_embd": WIDTH, "n_layer": 2, "n_head": 4, "vocab_size": 8}
-    tokenizer = ModelConfig(n_audio_state=64, n_audio_head=4, n_audio_layer=1)
+    tokenizer = ModelConfig(n_audio_state=64, n_audio_head=1, n_audio_layer=1)
     smaller: list[tuple[Any, str, dict[str, Any]]] = [
         (cond_enc, "Perceiver", {"pre_attention_query_size": WIDTH, "embedding_dim": WIDTH}),
         (s3gen, "UpsampleConformerEncoder", {"num_blocks": 1, "linear_units": 2 * WIDTH}),
@@ -81,6 +83,8 @@ def small_models() -> Iterator[None]:
         for module, name, arguments in smaller:
             enter(patch.object(module, name, _with(getattr(module, name), **arguments)))
         enter(patch.object(t3.T3, "__init__", _keeping_to_length(t3.T3.__init__)))
+        # oneDNN prepares itself anew for each length of sound, which takes longer than these models do.
+        enter(torch.backends.mkldnn.flags(enabled=False))
         yield
 
 
@@ -117,6 +121,9 @@ def _keeping_to_length(init: Callable[..., None]) -> Callable[..., None]:
         head = self.speech_head
         self.speech_head = Head(head.in_features, head.out_features, bias=head.bias is not None)
         torch.nn.init.normal_(self.speech_head.weight, std=0.3)
+        # Left as they are, so narrow layers would add next to nothing to what they are given.
+        for weight in (weight for weight in self.tfmr.parameters() if weight.dim() > 1):
+            torch.nn.init.normal_(weight, std=WIDTH**-0.5)
         prepare = self.prepare_input_embeds
 
         def small_prepare(*, text_tokens: Any, **kwargs: Any) -> Any:

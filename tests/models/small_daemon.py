@@ -4,7 +4,6 @@ Each worker runs these lines too, since it is started fresh from this file, and 
 `checkpoints` builds; the supervisor must not import the models' packages, so it is spared.
 """
 
-import multiprocessing
 import sys
 from pathlib import Path
 
@@ -19,7 +18,8 @@ worker.ENVIRONMENT_WAIT_SECONDS = 1.0
 
 if __name__ == "__main__":
     sys.exit(daemon.run(sys.argv[1:]))
-elif multiprocessing.parent_process() is not None:
+elif __name__ == "__mp_main__":
     from tests.models import checkpoints
 
-    checkpoints.small_models().__enter__()
+    small = checkpoints.small_models()  # kept: it ends when it is forgotten
+    small.__enter__()
