@@ -7,8 +7,7 @@ other, since the package batches pieces of one recording only.
 
 import gc
 import hashlib
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from pipeline.equipment import Equipment
 from pipeline.errors import InputError, SynthesisError
 from pipeline.sound.audio import Samples, Word
 from pipeline.transcribers.whisper import Heard
+from pipeline.transcribers.whisper_words import english_normaliser
 
 FILES = ("model.bin", "config.json", "tokenizer.json")
 
@@ -49,7 +49,7 @@ class FasterWhisper:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:8]
         self.version = f"faster-whisper {package_version('faster-whisper')} {size} {fingerprint}"
         self.languages = frozenset(self._model.supported_languages)
-        self._normalise = _english_normaliser()
+        self._normalise = english_normaliser()
 
     def hear(self, windows: Sequence[Samples], language: str) -> list[Heard]:
         """Listen to one window after the other."""
@@ -109,12 +109,3 @@ def _insist_on_files(folder: Path, size: str) -> None:
             code="model_missing",
             hint=f"Run `python daemon.py fetch-models whisper-{size}`; docs/models.md tells how by hand.",
         )
-
-
-def _english_normaliser() -> Callable[[str], str]:
-    if importlib.util.find_spec("whisper") is None:
-        return str
-    from whisper.normalizers import EnglishTextNormalizer
-
-    normaliser: Callable[[str], str] = EnglishTextNormalizer()
-    return normaliser

@@ -6,13 +6,11 @@ nothing of the model is left in memory.
 """
 
 import base64
-import contextlib
 import gc
 import gzip
 import hashlib
 import pickle
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ import whisper
 from whisper.audio import N_SAMPLES, log_mel_spectrogram
 from whisper.decoding import DecodingOptions, DecodingResult, decode
 from whisper.model import ModelDimensions, Whisper
-from whisper.normalizers import EnglishTextNormalizer
 from whisper.timing import add_word_timestamps
 from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 from whisper.utils import compression_ratio
@@ -31,6 +28,7 @@ from pipeline.equipment import Equipment
 from pipeline.errors import InputError, SynthesisError
 from pipeline.sound.audio import Samples, Word
 from pipeline.transcribers.whisper import RATE_HZ, Heard
+from pipeline.transcribers.whisper_words import english_normaliser, files_left_open
 
 BATCH = 16
 "windows decoded at once; 16 of the medium model take some 3 GB"
@@ -56,8 +54,7 @@ class OpenAIWhisper:
         self._model: Whisper | None = model.to(self._device).eval()
         self.version = f"openai-whisper {whisper.__version__} {size} {fingerprint}"
         self.languages = _languages(model)
-        with _files_left_open():
-            self._normalise = EnglishTextNormalizer()
+        self._normalise = english_normaliser()
 
     def hear(self, windows: Sequence[Samples], language: str) -> list[Heard]:
         """Listen, BATCH windows at a time."""
@@ -68,7 +65,7 @@ class OpenAIWhisper:
 
     def normalise(self, words: str) -> str:
         """Whisper's English normaliser."""
-        return str(self._normalise(words))
+        return self._normalise(words)
 
     def close(self) -> None:
         """Give the memory back, on the device as well."""
@@ -209,18 +206,10 @@ def _set_alignment_heads(model: Whisper, size: str) -> None:
 
 
 def _tokenizer(model: Whisper, language: str) -> Tokenizer:
-    with _files_left_open():
+    with files_left_open():
         return get_tokenizer(
             model.is_multilingual, num_languages=model.num_languages, language=language, task="transcribe"
         )
-
-
-@contextlib.contextmanager
-def _files_left_open() -> Iterator[None]:
-    """The package leaves the files of its tables to the garbage collector, which complains."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
 
 
 def _languages(model: Whisper) -> frozenset[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.transcribers.whisper_words import files_left_open
+
 DECODER_POSITIONS = 448
 FILES = ("model.bin", "config.json", "tokenizer.json")
 
@@ -67,7 +69,8 @@ def tokenizer_json(tokens: list[str]) -> str:
 def _encoding() -> Any:
     from whisper.tokenizer import get_tokenizer
 
-    return get_tokenizer(True, num_languages=99).encoding
+    with files_left_open():
+        return get_tokenizer(True, num_languages=99).encoding
 
 
 # GPT-2's letter for each byte.
