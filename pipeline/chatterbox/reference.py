@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.files import display
 from pipeline.sound.audio import Audio, Samples
 from pipeline.sound.decode import decode
 
@@ -23,7 +24,13 @@ ADVICE = "Use 5 to 30 s of one person speaking, clean and without music or echo.
 
 def read(clip: Path, least_seconds: float) -> Audio:
     """Decode and check a clip; InputError (reference_short, reference_silent, audio_...) with advice."""
-    return checked(decode(clip, RATE_HZ, max_seconds=MAX_SECONDS), least_seconds)
+    audio = decode(clip, RATE_HZ, max_seconds=MAX_SECONDS)
+    try:
+        return checked(audio, least_seconds)
+    except InputError as error:
+        # A person has several files; the job's own name is put before this.
+        named = f"{display(clip.name)}: {error.message}"
+        raise InputError(named, hint=error.hint, code=error.code) from error
 
 
 def checked(audio: Audio, least_seconds: float) -> Audio:

@@ -82,9 +82,21 @@ def small_models() -> Iterator[None]:
         enter(patch.object(S3TokenizerV2.__init__, "__defaults__", (tokenizer,)))
         for module, name, arguments in smaller:
             enter(patch.object(module, name, _with(getattr(module, name), **arguments)))
-        enter(patch.object(t3.T3, "__init__", _keeping_to_length(t3.T3.__init__)))
+        enter(patch.object(t3.T3, "__init__", _keeping_to_length(t3.T3.__init__, lively=True)))
         # oneDNN prepares itself anew for each length of sound, which takes longer than these models do.
         enter(torch.backends.mkldnn.flags(enabled=False))
+        patches.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)  # so small sums are only held up by sharing them
+        yield
+
+
+@contextlib.contextmanager
+def full_size_models() -> Iterator[None]:
+    """Meanwhile this process builds models of the real size, which keep to the length of a text."""
+    package()
+    with quiet():
+        from chatterbox.models.t3 import t3
+    with patch.object(t3.T3, "__init__", _keeping_to_length(t3.T3.__init__, lively=False)):
         yield
 
 
@@ -97,7 +109,7 @@ def _with(maker: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
     return make
 
 
-def _keeping_to_length(init: Callable[..., None]) -> Callable[..., None]:
+def _keeping_to_length(init: Callable[..., None], *, lively: bool) -> Callable[..., None]:
     """`T3.__init__`, with a last layer that is told how many tokens the text should take."""
     import torch
 
@@ -122,7 +134,7 @@ def _keeping_to_length(init: Callable[..., None]) -> Callable[..., None]:
         self.speech_head = Head(head.in_features, head.out_features, bias=head.bias is not None)
         torch.nn.init.normal_(self.speech_head.weight, std=0.3)
         # Left as they are, so narrow layers would add next to nothing to what they are given.
-        for weight in (weight for weight in self.tfmr.parameters() if weight.dim() > 1):
+        for weight in (weight for weight in self.tfmr.parameters() if lively and weight.dim() > 1):
             torch.nn.init.normal_(weight, std=WIDTH**-0.5)
         prepare = self.prepare_input_embeds
 

@@ -363,6 +363,7 @@ def test_extended_issue_31_no_voice_stays_behind(
     with pytest.raises(InputError) as caught:
         say(english, Voice(name="silent.wav", clip=silent, clip_sha256=sha256_of(silent)))
     assert caught.value.code == "reference_silent"
+    assert caught.value.message.startswith("silent.wav: The voice clip is silent")
     assert model_of(english).conds is None
     assert np.array_equal(say(english), own)
 
