@@ -1,7 +1,7 @@
 """The adapter of chatterbox-tts on small models: what reaches the package, and what its faults do to us.
 
 Tests of known faults are named after them: chatterbox is resemble-ai/chatterbox, devnen its TTS server,
-extended petermg/Chatterbox-TTS-Extended.
+extended petermg/Chatterbox-TTS-Extended, openclaw mdlmarkham/openclaw-voice.
 """
 
 import gc
@@ -12,6 +12,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,16 @@ def test_turbo_wants_more_than_five_seconds(
     with pytest.raises(InputError, match=r"lasts 4\.0 s; it takes 5\.1 s or more") as caught:
         say(loaded("chatterbox-turbo"), clips(1, 4.0))
     assert caught.value.code == "reference_short"
+
+
+def test_openclaw_issue_27_two_who_speak_at_once_do_not_mix(
+    english: ChatterboxEngine, clips: Callable[..., Voice]
+) -> None:
+    """The model has one voice at a time, and randomness is global: one waits for the other."""
+    alone = [say(english, clips(number), seed=number) for number in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda number: say(english, clips(number), seed=number), (1, 2)))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_nobody_elses_randomness_is_touched(english: ChatterboxEngine) -> None:
