@@ -41,12 +41,11 @@ def refuse_lack_of_memory(device: str, files: list[Path]) -> None:
     Raises InputError (device_memory) where they can never fit, EnvironmentFailure where they do not now.
     """
     weights = sum(path.stat().st_size for path in files)
-    largest = max((path.stat().st_size for path in files), default=0)
     found = _memory(device)
     if found is None:
         return
-    # Into main memory a file is read before its values are copied into the network.
-    needed = weights + WORKING_BYTES + (0 if device.startswith("cuda") else largest)
+    # In main memory the files are read, their values copied, and both kept until all is loaded.
+    needed = WORKING_BYTES + (weights if device.startswith("cuda") else 2 * weights)
     _compare(device, needed, *found)
 
 

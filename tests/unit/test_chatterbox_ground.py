@@ -38,8 +38,10 @@ def weighing(folder: Path, *sizes: int) -> list[Path]:
 
 
 def test_a_model_that_fits_is_loaded(memory: Path) -> None:
-    """3 GB of weights, 1 of them read at a time, and room to work."""
+    """3 GB of weights, as files and as networks, and room to work; 4 GB would be too much."""
     device.refuse_lack_of_memory("cpu", weighing(memory, 2 * GB, GB))
+    with pytest.raises(EnvironmentFailure):
+        device.refuse_lack_of_memory("cpu", weighing(memory, 2 * GB, 2 * GB))
 
 
 def test_a_model_larger_than_the_machine_fails_the_job(memory: Path) -> None:
