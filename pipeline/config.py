@@ -76,6 +76,8 @@ class Models(Strict):
     "checkpoints, one folder for each; relative to the configuration file"
     devices: Annotated[tuple[Device, ...], Field(min_length=1, max_length=16, strict=False)] = ("cpu",)
     "one worker process for each; for cpu as many as `workers.count` says"
+    engine_mode: Literal["upstream", "exact", "fast"] = "exact"
+    "how the Chatterbox engines speak"
     load_seconds: Annotated[float, Field(ge=1, le=3600)] = 300.0
     "a worker that loads for longer is killed and its job fails"
     idle_unload_seconds: Annotated[float, Field(ge=1, le=31_536_000)] | None = 900.0

@@ -30,6 +30,8 @@ class Equipment:
     "where what was measured of reference voices is kept; may be deleted at any time"
     device: str = "cpu"
     "cpu, mps or cuda:N, as torch names it; always a string (resemble-ai/chatterbox issue 533)"
+    engine_mode: str = "upstream"
+    "how the Chatterbox engines make speech tokens: upstream | exact | fast"
     listening: Listening = Listening()
 
     @property

@@ -413,6 +413,7 @@ def _equipment(config: Config, layout: Layout, device: str) -> Equipment:
         models=config.models_path,
         measured=layout.measured,
         device=device,
+        engine_mode=config.models.engine_mode,
         listening=Listening(size=whisper.size, backend=whisper.backend, device=whisper.device),
     )
 

@@ -14,7 +14,7 @@ from pipeline.chatterbox import decoders, device
 from pipeline.chatterbox.models import told_as_ours, version
 from pipeline.chatterbox.package import LOCK, package, quiet, self_check
 from pipeline.chatterbox.reference import RATE_HZ, TOKEN_SAMPLES
-from pipeline.chatterbox.speaker import _free_memory, seeded
+from pipeline.chatterbox.speaker import free_memory, seeded
 from pipeline.checkpoints import Checkpoint
 from pipeline.equipment import Equipment
 from pipeline.errors import SynthesisError
@@ -87,7 +87,7 @@ class TokenVoice:
                 spoken, _ = self._s3gen().inference(speech_tokens=tokens, ref_dict=dict(conditions.values))
                 samples: Samples = spoken.squeeze(0).float().cpu().numpy()
             except (torch.OutOfMemoryError, MemoryError) as error:
-                _free_memory()
+                free_memory()
                 raise SynthesisError(
                     "The device ran out of memory during the conversion.",
                     hint="Make conversion.chunk_seconds smaller: memory grows with its square.",
@@ -117,7 +117,7 @@ class TokenVoice:
         """Let go of S3Gen; an engine that uses it keeps it."""
         with LOCK:
             self._model = None
-            _free_memory()
+            free_memory()
 
     def _s3gen(self) -> Any:
         return self._model.s3gen

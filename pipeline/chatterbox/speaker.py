@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pipeline.equipment import Equipment
 from pipeline.errors import SynthesisError
 from pipeline.sound.audio import Samples
 
+T = TypeVar("T")
 RATE_HZ = 24_000
 TOKENS_PER_SECOND = 25
 MAX_TOKENS = 1000
@@ -47,6 +48,40 @@ class Said:
     "why it cannot be right"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One text to be said."""
+
+    text: str
+    clip: Path | None
+    "None: the checkpoint's own voice"
+    clip_sha256: str | None
+    exaggeration: float
+    seed: int
+    settings: Mapping[str, Any]
+    "what the model's `generate` is called with beside the text"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one of several texts."""
+
+    index: int
+    said: Said | SynthesisError
+
+
+TokenSource = Callable[..., Any]
+"""Stands for T3: called with the arguments of `T3.inference` (Turbo: `inference_turbo`), returns its tokens."""
+
+
+class _Captured(Exception):
+    """Carries what T3 was asked for out of the package's `generate`."""
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
 class Speaker:
     """A model on its device, with the voices that it knows."""
 
@@ -56,40 +91,59 @@ class Speaker:
             self.version = self._loaded.version
             self.watermark = self._loaded.watermark
             self.folder = self._loaded.folder
+            self.device = self._loaded.device
             self._measured: Measured | None = Measured(self._loaded, equipment.measured)
             self._fault: str | None = None
+            self._source: TokenSource | None = None
             self._guard()
 
-    def speak(
-        self,
-        text: str,
-        *,
-        clip: Path | None,
-        clip_sha256: str | None,
-        exaggeration: float,
-        seed: int,
-        settings: Mapping[str, Any],
-    ) -> Said:
-        """Say `text` with the voice of `clip`, or the checkpoint's own.
+    @property
+    def t3(self) -> Any:
+        """The package's model of speech tokens."""
+        return self._model().t3
 
-        `settings` are what the model's `generate` is called with. Raises InputError for the clip,
-        SynthesisError (no_speech, out_of_memory, synthesis) where there is no sound.
+    def speak(self, asked: Asked) -> Said:
+        """Say it.
+
+        Raises InputError for the clip, SynthesisError (no_speech, out_of_memory, synthesis) where there is no
+        sound.
         """
         with LOCK, quiet():
-            model = self._model()
+            return self._with_room(lambda: self._attempt(asked))
+
+    def sound(self, asked: Asked, tokens: Any, *, chance: Any = None) -> Said:
+        """Say it with these speech tokens, shape (1, n), in place of T3's; raises as `speak` does.
+
+        `chance`: torch's generator from which the sound's noise is drawn, where it is not to be begun anew.
+        """
+
+        def given(**_: Any) -> Any:
+            if chance is not None:
+                _go_on_with(chance)
+            return tokens
+
+        with LOCK, quiet():
+            return self._with_room(lambda: self._attempt(asked, given))
+
+    def wanted(self, asked: Asked) -> tuple[Any, Mapping[str, Any]]:
+        """The voice's conditionals, and what T3 is asked for to say it: tokens of the text and settings."""
+
+        def capture(**arguments: Any) -> Any:
+            raise _Captured(arguments)
+
+        with LOCK, quiet():
             try:
-                return self._with_room(
-                    lambda: self._attempt(model, text, clip, clip_sha256, exaggeration, seed, settings)
-                )
-            finally:
-                model.conds = None
+                self._attempt(asked, capture)
+            except _Captured as captured:
+                return self._conditionals(asked).t3, captured.arguments
+        raise AssertionError("the package never asked T3 for anything")
 
     def close(self) -> None:
         """Free the model and what was measured."""
         with LOCK:
             self._loaded = None
             self._measured = None
-            _free_memory()
+            free_memory()
 
     def _model(self) -> Any:
         assert self._loaded is not None, "spoken to after close"
@@ -99,36 +153,34 @@ class Speaker:
         assert self._measured is not None, "spoken to after close"
         return self._measured
 
-    def _attempt(
-        self,
-        model: Any,
-        text: str,
-        clip: Path | None,
-        clip_sha256: str | None,
-        exaggeration: float,
-        seed: int,
-        settings: Mapping[str, Any],
-    ) -> Said:
+    def _conditionals(self, asked: Asked) -> Any:
+        return self._voices().voice(asked.clip, asked.clip_sha256, asked.exaggeration)
+
+    def _attempt(self, asked: Asked, source: TokenSource | None = None) -> Said:
         import torch
 
-        self._fault = None
-        model.conds = self._voices().voice(clip, clip_sha256, exaggeration)
-        # Without inference_mode the watermarker keeps half a gigabyte of gradients a call.
-        with seeded(seed), _state_restored(model.t3), torch.inference_mode():
-            spoken = model.generate(text, **settings)
+        model = self._model()
+        self._fault, self._source = None, source
+        try:
+            model.conds = self._conditionals(asked)
+            # Without inference_mode the watermarker keeps half a gigabyte of gradients a call.
+            with seeded(asked.seed), _state_restored(model.t3), torch.inference_mode():
+                spoken = model.generate(asked.text, **asked.settings)
+        finally:
+            model.conds = self._source = None
         samples: Samples = np.ascontiguousarray(spoken.squeeze(0).numpy(), dtype=np.float32)
-        return Said(_usable(samples, text), self._fault)
+        return Said(_usable(samples, asked.text), self._fault)
 
     def _with_room(self, attempt: Callable[[], Said]) -> Said:
         """Once more with everything freed where memory ran out; then it is told."""
         try:
-            return _translated(attempt)
-        except _OutOfMemory:
+            return translated(attempt)
+        except OutOfMemory:
             self._voices().drop()
-            _free_memory()
+            free_memory()
         try:
-            return _translated(attempt)
-        except _OutOfMemory as error:
+            return translated(attempt)
+        except OutOfMemory as error:
             raise SynthesisError(
                 "The device ran out of memory twice, the second time with nothing else kept on it.",
                 hint="Make chunks.max_chars smaller, or free memory on the device.",
@@ -148,7 +200,7 @@ class Speaker:
             named[limit] = MAX_TOKENS
             if family is not None and family.name == MULTILINGUAL.name:
                 named["text_tokens"] = _lengthened(model, named["text_tokens"])
-            tokens = original(*arguments, **named)
+            tokens = (self._source or original)(*arguments, **named)
             spoken = _without_signs(tokens)
             self._fault = _fault_of(tokens, spoken, turbo=turbo)
             return spoken
@@ -156,21 +208,21 @@ class Speaker:
         setattr(t3, name, watched)
 
 
-class _OutOfMemory(Exception):
+class OutOfMemory(Exception):
     """Ours for what torch calls by several names."""
 
 
-def _translated(attempt: Callable[[], Said]) -> Said:
+def translated(attempt: Callable[[], T]) -> T:
     """What the package raises, as one of our errors."""
     import torch
 
     try:
         return attempt()
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _OutOfMemory from error
+        raise OutOfMemory from error
     except (RuntimeError, ValueError, IndexError, AssertionError, UnicodeError) as error:
         if any(words in str(error) for words in ("out of memory", "can't allocate memory")):
-            raise _OutOfMemory from error
+            raise OutOfMemory from error
         first_line = (str(error) or "no reason given").splitlines()[0]
         raise SynthesisError(f"The model failed: {type(error).__name__}: {first_line}") from error
 
@@ -263,7 +315,17 @@ def _state_restored(t3: Any) -> Iterator[None]:
         t3.compiled = False
 
 
-def _free_memory() -> None:
+def _go_on_with(chance: Any) -> None:
+    """torch's own randomness goes on where that generator is."""
+    import torch
+
+    if chance.device.type == "cuda":
+        torch.cuda.set_rng_state(chance.get_state(), chance.device)
+    else:
+        torch.set_rng_state(chance.get_state())
+
+
+def free_memory() -> None:
     """Give back what torch keeps for later."""
     import torch
 

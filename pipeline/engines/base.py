@@ -56,8 +56,11 @@ class Engine(Protocol):
     "sample rate of all it returns"
     random: bool
     "whether the seed changes what it says"
-    batch: int
-    "how many utterances it is best given at once"
+
+    @property
+    def batch(self) -> int:
+        """How many utterances it is best given at once."""
+        ...
 
     def problems(self, voice: Voice, language: str, synthesis: Synthesis) -> Sequence[str]:
         """Why it cannot speak so, one sentence each; empty if it can."""

@@ -6,14 +6,14 @@ to `pipeline/chatterbox` alone. Invariant: a voice is the job's own, given anew 
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.chatterbox.models import BUILTIN_VOICE, ENGLISH, MULTILINGUAL, TURBO, Family
-from pipeline.chatterbox.speaker import Said
-from pipeline.engines.base import Spoken, Utterance, Voice, one_by_one
+from pipeline.chatterbox.speaker import Asked, Outcome, Said
+from pipeline.engines.base import Spoken, Utterance, Voice
 from pipeline.equipment import Equipment
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Synthesis
@@ -75,21 +75,29 @@ class Speaks(Protocol):
     watermark: str
     folder: Path
 
-    def speak(
-        self,
-        text: str,
-        *,
-        clip: Path | None,
-        clip_sha256: str | None,
-        exaggeration: float,
-        seed: int,
-        settings: Mapping[str, Any],
-    ) -> Said:
+    def speak(self, asked: Asked) -> Said:
         """Say it."""
         ...
 
     def close(self) -> None:
         """Free the model."""
+        ...
+
+
+class Slots(Protocol):
+    """What an engine needs to speak several at once (`chatterbox.batched.Batched`)."""
+
+    @property
+    def at_once(self) -> int:
+        """How many it is best given at once."""
+        ...
+
+    def speak_all(self, asked: Sequence[Asked]) -> Iterator[Outcome]:
+        """Say all."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds beside the model."""
         ...
 
 
@@ -110,15 +118,22 @@ class ChatterboxEngine:
 
     rate_hz = RATE_HZ
     random = True
-    batch = 1
 
-    def __init__(self, manner: Manner, speaker: Speaks, device: str) -> None:
+    def __init__(
+        self, manner: Manner, speaker: Speaks, equipment: Equipment, slots: Slots | None = None
+    ) -> None:
+        """`slots`: where several are spoken at once; without, the package speaks them one by one."""
         self.name = manner.family.name
-        self.version = speaker.version
+        self.mode = equipment.engine_mode
+        self.version = f"{speaker.version}, {self.mode}"
         self.watermark = speaker.watermark
-        self.device = device
-        self._manner = manner
-        self._speaker = speaker
+        self.device = equipment.device
+        self._manner, self._speaker, self._slots = manner, speaker, slots
+
+    @property
+    def batch(self) -> int:
+        """How many utterances it is best given at once."""
+        return 1 if self._slots is None else self._slots.at_once
 
     def problems(self, voice: Voice, language: str, synthesis: Synthesis) -> Sequence[str]:
         """Why it cannot speak so: a language or voice it lacks, a setting out of its range."""
@@ -141,6 +156,38 @@ class ChatterboxEngine:
 
     def speak(self, utterance: Utterance) -> Speech:
         """Speak at 24 kHz; raises SynthesisError where the text has no words or nothing usable came out."""
+        (spoken,) = self.speak_all([utterance])
+        if isinstance(spoken.outcome, SynthesisError):
+            raise spoken.outcome
+        return spoken.outcome
+
+    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+        """All at once where there are slots for them, else one by one."""
+        asked: dict[int, Asked] = {}
+        for index, utterance in enumerate(utterances):
+            try:
+                asked[index] = self._asked(utterance)
+            except SynthesisError as error:
+                yield Spoken(index, error)
+        places = list(asked)
+        for outcome in self._said_all(list(asked.values())):
+            said = outcome.said
+            yield Spoken(
+                places[outcome.index], said if isinstance(said, SynthesisError) else _speech_of(said)
+            )
+
+    def _said_all(self, asked: Sequence[Asked]) -> Iterator[Outcome]:
+        if self._slots is not None:
+            yield from self._slots.speak_all(asked)
+            return
+        for index, one in enumerate(asked):
+            try:
+                yield Outcome(index, self._speaker.speak(one))
+            except SynthesisError as error:
+                yield Outcome(index, error)
+
+    def _asked(self, utterance: Utterance) -> Asked:
+        """What the model is asked for; SynthesisError for what it must not be asked."""
         text = self._manner.prepare(plain(utterance.text))
         if not any(character.isalnum() for character in text):
             # Given no text at all the model speaks a sentence of its own.
@@ -156,22 +203,19 @@ class ChatterboxEngine:
                 code="length_limit",
             )
         voice = utterance.voice
-        said = self._speaker.speak(
-            text,
+        return Asked(
+            text=text,
             clip=voice.clip,
             clip_sha256=voice.clip_sha256,
             exaggeration=utterance.synthesis.exaggeration,
             seed=utterance.seed,
             settings=self._arguments(utterance),
         )
-        return Speech(audio=Audio(said.samples, RATE_HZ), fault=said.fault)
-
-    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
-        """One by one."""
-        return one_by_one(self, utterances)
 
     def close(self) -> None:
         """Free the model."""
+        if self._slots is not None:
+            self._slots.close()
         self._speaker.close()
 
     def _arguments(self, utterance: Utterance) -> dict[str, Any]:
@@ -292,4 +336,13 @@ def load(name: str, equipment: Equipment) -> ChatterboxEngine:
     from pipeline.chatterbox.speaker import Speaker
 
     manner = MANNERS[name]
-    return ChatterboxEngine(manner, Speaker(manner.family, equipment), equipment.device)
+    speaker = Speaker(manner.family, equipment)
+    if equipment.engine_mode == "upstream":
+        return ChatterboxEngine(manner, speaker, equipment)
+    from pipeline.chatterbox.batched import Batched
+
+    return ChatterboxEngine(manner, speaker, equipment, Batched(speaker, equipment.engine_mode))
+
+
+def _speech_of(said: Said) -> Speech:
+    return Speech(audio=Audio(said.samples, RATE_HZ), fault=said.fault)

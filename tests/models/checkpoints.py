@@ -25,6 +25,8 @@ TOKENS_PER_TEXT_TOKEN = 1.2
 "at 25 tokens a second some 20 letters a second, quick speech"
 LEAST_TOKENS, MOST_TOKENS = 8, 240
 "long texts are cut short: that they can be spoken at all is what their tests are about"
+STOPS_AT, TURBO_STOPS_AT = 64, 290
+"positions: of speech; of all, after a voice of six seconds and its text"
 SPEECH_TOKENS, SILENCE_TOKEN, STOP_TOKEN = 6561, 4299, 6562
 
 TAGS = "[clear throat] [sigh] [shush] [cough] [groan] [sniff] [gasp] [chuckle] [laugh]"
@@ -136,6 +138,8 @@ def _keeping_to_length(init: Callable[..., None], *, lively: bool) -> Callable[.
         # Left as they are, so narrow layers would add next to nothing to what they are given.
         for weight in (weight for weight in self.tfmr.parameters() if lively and weight.dim() > 1):
             torch.nn.init.normal_(weight, std=WIDTH**-0.5)
+        if lively:
+            _stop_by_position(self)
         prepare = self.prepare_input_embeds
 
         def small_prepare(*, text_tokens: Any, **kwargs: Any) -> Any:
@@ -146,6 +150,23 @@ def _keeping_to_length(init: Callable[..., None], *, lively: bool) -> Callable[.
         self.prepare_input_embeds = small_prepare
 
     return small_init
+
+
+def _stop_by_position(t3: Any) -> None:
+    """Weights that end an utterance by themselves, for those who use T3's weights and not its modules.
+
+    From a position on, the embedding points where the stop token's row of the last layer points.
+    """
+    import torch
+
+    direction = torch.randn(WIDTH, generator=torch.Generator().manual_seed(5))
+    direction = (direction - direction.mean()) / direction.std()
+    positions = t3.tfmr.wpe.weight if t3.is_gpt else t3.speech_pos_emb.emb.weight
+    with torch.no_grad():
+        end = TURBO_STOPS_AT if t3.is_gpt else STOPS_AT
+        positions[:end] -= 2 * direction
+        positions[end:] += 10 * direction
+        t3.speech_head.weight[STOP_TOKEN] = direction
 
 
 def require() -> None:
@@ -223,7 +244,7 @@ def turbo(folder: Path, *, seed: int = 3) -> Path:
     save_file(_sound(T3(shape)).state_dict(), folder / "t3_turbo_v1.safetensors")
     save_file(_whole(_sound(S3Gen(meanflow=True)).state_dict()), folder / "s3gen_meanflow.safetensors")
     _gpt2_letters(folder)
-    _builtin_voice(folder / "conds.pt", prompt_tokens=375)
+    _builtin_voice(folder / "conds.pt", prompt_tokens=150)
     return folder
 
 

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "models": {
         "folder": "models",
         "devices": ("cpu",),
+        "engine_mode": "exact",
         "load_seconds": 300.0,
         "idle_unload_seconds": 900.0,
         "whisper": {"size": "base", "backend": "openai-whisper", "device": None},

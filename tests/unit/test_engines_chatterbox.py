@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.chatterbox.speaker import Said
+from pipeline.chatterbox.speaker import Asked, Said
 from pipeline.engines.base import Utterance, Voice
 from pipeline.engines.chatterbox import (
     LANGUAGES,
@@ -20,6 +20,7 @@ from pipeline.engines.chatterbox import (
     without_double_quotes,
     without_language_signs,
 )
+from pipeline.equipment import BARE
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Synthesis
 
@@ -34,11 +35,11 @@ class FakeSpeaker:
     version: str = "1"
     watermark: str = "perth 1"
     said: Said = TONE
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
     closed: int = 0
 
-    def speak(self, text: str, **named: Any) -> Said:
-        self.asked.append({"text": text, **named})
+    def speak(self, asked: Asked) -> Said:
+        self.asked.append(asked)
         return self.said
 
     def close(self) -> None:
@@ -54,7 +55,7 @@ def speaker(tmp_path: Path) -> FakeSpeaker:
 
 def engine(name: str, speaker: FakeSpeaker) -> ChatterboxEngine:
     """One of the three."""
-    return ChatterboxEngine(MANNERS[name], speaker, "cpu")
+    return ChatterboxEngine(MANNERS[name], speaker, BARE)
 
 
 def utterance(text: str = "Good morning.", language: str = "en", **synthesis: Any) -> Utterance:
@@ -77,7 +78,7 @@ def test_the_multilingual_engine_speaks_23_languages(speaker: FakeSpeaker) -> No
 def test_the_language_reaches_the_model(speaker: FakeSpeaker) -> None:
     """By the model's own code."""
     engine("chatterbox-multilingual", speaker).speak(utterance(language="nb"))
-    assert speaker.asked[0]["settings"]["language_id"] == "no"
+    assert speaker.asked[0].settings["language_id"] == "no"
 
 
 def test_chinese_needs_its_table(speaker: FakeSpeaker) -> None:
@@ -126,14 +127,14 @@ def test_every_setting_is_handed_over(speaker: FakeSpeaker) -> None:
     wanted = {"temperature": 0.6, "exaggeration": 0.7, "cfg_weight": 0.3, "min_p": 0.02, "top_p": 0.9}
     engine("chatterbox", speaker).speak(utterance(**wanted, repetition_penalty=1.4))
     (asked,) = speaker.asked
-    assert asked["settings"] == wanted | {"repetition_penalty": 1.4}
-    assert (asked["seed"], asked["exaggeration"], asked["clip"]) == (7, 0.7, None)
+    assert asked.settings == wanted | {"repetition_penalty": 1.4}
+    assert (asked.seed, asked.exaggeration, asked.clip) == (7, 0.7, None)
 
 
 def test_no_guidance_is_asked_for_as_next_to_none(speaker: FakeSpeaker) -> None:
     """The English class fails without any."""
     engine("chatterbox", speaker).speak(utterance(cfg_weight=0))
-    assert 0 < speaker.asked[0]["settings"]["cfg_weight"] < 0.001
+    assert 0 < speaker.asked[0].settings["cfg_weight"] < 0.001
 
 
 @pytest.mark.parametrize("name", sorted(MANNERS))
@@ -179,7 +180,7 @@ def test_chatterbox_issue_424_a_text_longer_than_the_model_can_speak_is_refused(
 def test_chatterbox_issue_433_turbo_is_given_no_double_quotes(speaker: FakeSpeaker) -> None:
     """It sighs at them; apostrophes and tags stay."""
     engine("chatterbox-turbo", speaker).speak(utterance('“Don\'t,” she said, "[sigh] or do."'))
-    assert speaker.asked[0]["text"] == "Don't, she said, [sigh] or do."
+    assert speaker.asked[0].text == "Don't, she said, [sigh] or do."
     assert without_double_quotes("„Ja“ «oui»") == "Ja oui"
 
 

@@ -1,0 +1,192 @@
+"""Many utterances at once through the real package on small models: the same speech as one by one."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from pipeline import engines
+from pipeline.chatterbox import batched
+from pipeline.chatterbox.fast.slots import SlotEngine
+from pipeline.chatterbox.package import LOCK
+from pipeline.engines.base import Utterance, Voice
+from pipeline.engines.chatterbox import ChatterboxEngine
+from pipeline.equipment import Equipment
+from pipeline.errors import SynthesisError
+from pipeline.jobs.settings import Synthesis
+from pipeline.sound.audio import Samples
+
+torch = pytest.importorskip("torch") if os.environ.get("VOXSPOOL_TEST_MODELS") != "1" else __import__("torch")
+TEXTS = (
+    "Nobody minds.",
+    "It rained all day, and nobody minded that at all.",
+    "Go!",
+    "A light in the window.",
+)
+NAMES = ("chatterbox", "chatterbox-turbo", "chatterbox-multilingual")
+Load = Callable[[str, str], ChatterboxEngine]
+
+
+@pytest.fixture(scope="module")
+def loaded(small_equipment: Equipment) -> Iterator[Load]:
+    """`loaded(name, mode)`, each loaded once."""
+    held: dict[tuple[str, str], ChatterboxEngine] = {}
+
+    def get(name: str, mode: str) -> ChatterboxEngine:
+        if (name, mode) not in held:
+            held[name, mode] = engines.load(name, replace(small_equipment, engine_mode=mode))  # type: ignore[assignment]
+        return held[name, mode]
+
+    yield get
+    for engine in held.values():
+        engine.close()
+
+
+def utterances(texts: Sequence[str] = TEXTS, *, seed: int = 1, **synthesis: Any) -> list[Utterance]:
+    """One for each text, in the checkpoint's own voice."""
+    return [
+        Utterance(
+            text=text,
+            voice=Voice(name=""),
+            language="en",
+            synthesis=Synthesis(**synthesis),
+            seed=seed + number,
+        )
+        for number, text in enumerate(texts)
+    ]
+
+
+def say(engine: ChatterboxEngine, asked: Sequence[Utterance]) -> list[Samples]:
+    """The samples of all, in order."""
+    found: dict[int, Samples] = {}
+    for spoken in engine.speak_all(asked):
+        assert not isinstance(spoken.outcome, SynthesisError), spoken.outcome
+        found[spoken.index] = spoken.outcome.audio.samples
+    return [found[index] for index in range(len(asked))]
+
+
+@contextmanager
+def plain_t3(engine: ChatterboxEngine) -> Iterator[None]:
+    """The package's T3 by its weights alone: without the small models' length-keeping last layer, and
+    without the multilingual AlignmentStreamAnalyzer, which the slots leave out.
+    """
+    t3 = engine._speaker.t3  # type: ignore[attr-defined]
+    before = type(t3.speech_head)
+    t3.speech_head.__class__ = torch.nn.Linear
+    with patch.object(type(t3.hp), "is_multilingual", property(lambda _: False)):
+        yield
+    t3.speech_head.__class__ = before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exact_says_what_the_package_says(loaded: Load, name: str) -> None:
+    """Sample by sample, for the same seeds, with texts of different lengths beside each other."""
+    upstream = loaded(name, "upstream")
+    with plain_t3(upstream):
+        alone = say(upstream, utterances())
+    assert len({len(samples) for samples in alone}) > 1
+    together = say(loaded(name, "exact"), utterances())
+    for one, other in zip(alone, together, strict=True):
+        assert len(one) == len(other)
+        assert np.abs(one - other).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fast_says_the_same_whoever_is_beside_it(loaded: Load, name: str) -> None:
+    """Alone, last or among others; the same seed is the same take, another seed another."""
+    engine = loaded(name, "fast")
+    asked = utterances()
+    together = say(engine, asked)
+    (alone,) = say(engine, asked[1:2])
+    turned = say(engine, asked[::-1])
+    assert len(alone) == len(together[1]) and np.abs(alone - together[1]).max() < 1e-4
+    assert np.abs(turned[2] - together[1]).max() < 1e-4
+    (other,) = say(engine, utterances(TEXTS[1:2], seed=99))
+    assert len(other) != len(alone) or np.abs(other - alone).max() > 1e-2
+
+
+def test_settings_are_each_ones_own(loaded: Load) -> None:
+    """A guided utterance beside one without guidance, warm beside cold."""
+    engine = loaded("chatterbox", "exact")
+    mixed = [
+        replace(asked, synthesis=Synthesis(cfg_weight=weight, temperature=temperature, exaggeration=emotion))
+        for asked, weight, temperature, emotion in zip(
+            utterances(), (0.0, 0.9, 0.5, 0.0), (0.8, 0.3, 1.2, 0.5), (0.5, 1.0, 0.2, 0.7), strict=True
+        )
+    ]
+    together = say(engine, mixed)
+    for number, asked in enumerate(mixed):
+        (alone,) = say(engine, [asked])
+        assert len(alone) == len(together[number]) and np.abs(alone - together[number]).max() < 1e-4
+
+
+def test_what_cannot_be_spoken_keeps_nobody_from_speaking(loaded: Load) -> None:
+    """It comes with its error."""
+    engine = loaded("chatterbox", "fast")
+    outcomes = {
+        spoken.index: spoken.outcome for spoken in engine.speak_all(utterances(("...", "Hello there.")))
+    }
+    assert isinstance(outcomes[0], SynthesisError) and outcomes[0].code == "no_speech"
+    assert not isinstance(outcomes[1], SynthesisError)
+
+
+def test_a_text_too_long_for_a_slot_is_told(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do; the short one beside it is spoken."""
+    monkeypatch.setattr(batched, "LONGEST_TEXT_TOKENS", 30)
+    outcomes = {
+        spoken.index: spoken.outcome
+        for spoken in loaded("chatterbox", "fast").speak_all(utterances(("word " * 100, "Hello there.")))
+    }
+    assert isinstance(outcomes[0], SynthesisError) and outcomes[0].code == "length_limit"
+    assert "chunks.max_chars" in outcomes[0].hint
+    assert not isinstance(outcomes[1], SynthesisError)
+
+
+def test_where_memory_runs_out_fewer_are_spoken_at_a_time(
+    small_equipment: Equipment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halved until it fits, and nobody is left out; of a single one that does not fit it is told."""
+    engine: Any = engines.load("chatterbox", replace(small_equipment, engine_mode="fast"))
+    room, run = [3], SlotEngine.run
+
+    def run_within(self: SlotEngine, requests: Any) -> Any:
+        if self._slots > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        yield from run(self, requests)
+
+    expected = say(engine, utterances())
+    monkeypatch.setattr(SlotEngine, "run", run_within)
+    found = say(engine, utterances())
+    assert 1 <= engine.batch <= 3
+    for one, other in zip(expected, found, strict=True):
+        assert np.abs(one - other).max() < 1e-4
+    room[0] = 0
+    outcomes = [spoken.outcome for spoken in engine.speak_all(utterances())]
+    assert [getattr(outcome, "code", "") for outcome in outcomes] == ["out_of_memory"] * 4
+    engine.close()
+
+
+def test_giving_up_in_the_middle_leaves_the_engine_fit(loaded: Load) -> None:
+    """A stop comes between two takes; the lock is free then, and the next round finds all slots empty."""
+    engine = loaded("chatterbox", "fast")
+    expected = say(engine, utterances())
+    running = engine.speak_all(utterances())
+    next(running)
+    assert LOCK.acquire(blocking=False)
+    LOCK.release()
+    running.close()  # type: ignore[attr-defined]
+    for one, other in zip(expected, say(engine, utterances()), strict=True):
+        assert np.abs(one - other).max() < 1e-4
+
+
+def test_the_manifest_can_tell_the_modes_apart(loaded: Load) -> None:
+    """The mode is part of what a take is kept under, too."""
+    told = {mode: loaded("chatterbox", mode) for mode in ("upstream", "exact", "fast")}
+    assert {mode: engine.mode for mode, engine in told.items()} == {mode: mode for mode in told}
+    assert len({engine.version for engine in told.values()}) == 3
+    assert told["upstream"].batch == 1 < told["fast"].batch
