@@ -42,7 +42,7 @@ class Config(T3Config):
 
 @functools.cache
 def t3(kind: str, size: Size = Size(), seed: int = 1) -> Any:
-    """A narrow T3 of one of the four shapes, with a head so steep that some tokens are likelier than others."""
+    """A narrow T3 of one of the four shapes, its head so steep that some tokens are likelier than others."""
     torch.manual_seed(seed)
     hp, size = _config(kind, size)
     narrow = functools.partial(Perceiver, pre_attention_query_size=size.width, embedding_dim=size.width)
@@ -206,3 +206,52 @@ def upstream(kind: str, model: Any, conditioning: Any, request: Request) -> list
         )
     found = said[0].tolist()
     return found[:-1] if found and found[-1] == model.hp.stop_speech_token else found
+
+
+@functools.cache
+def s3gen(*, mean_flow: bool, seed: int = 3) -> Any:
+    """An S3Gen of few and narrow blocks, without what measures voices; its vocoder is voiced and loud."""
+    from chatterbox.models.s3gen import s3gen as package
+    from chatterbox.models.s3gen.decoder import ConditionalDecoder
+    from chatterbox.models.s3gen.hifigan import HiFTGenerator
+    from chatterbox.models.s3gen.transformer.upsample_encoder import UpsampleConformerEncoder
+
+    def fixed(maker: Any, **values: Any) -> Any:
+        return lambda *args, **kwargs: maker(*args, **(kwargs | values))
+
+    torch.manual_seed(seed)
+    narrow = {"channels": [64], "attention_head_dim": 16, "num_heads": 4, "n_blocks": 1, "num_mid_blocks": 2}
+    with (
+        mock.patch.object(package, "S3Tokenizer", lambda name: torch.nn.Linear(1, 1)),
+        mock.patch.object(package, "CAMPPlus", lambda **kwargs: torch.nn.Identity()),
+        mock.patch.object(
+            package,
+            "UpsampleConformerEncoder",
+            fixed(UpsampleConformerEncoder, num_blocks=2, linear_units=128),
+        ),
+        mock.patch.object(package, "ConditionalDecoder", fixed(ConditionalDecoder, **narrow)),
+        mock.patch.object(package, "HiFTGenerator", fixed(HiFTGenerator, base_channels=32)),
+    ):
+        model = package.S3Token2Wav(meanflow=mean_flow).eval()
+    hift = model.mel2wav
+    with torch.no_grad():
+        for name, weight in hift.named_parameters():
+            if name.endswith("original0") and "f0_predictor" not in name:
+                weight.fill_(0.8)  # convolutions begin as next to nothing
+            elif name.endswith("alpha"):
+                weight.mul_(0.5 + torch.rand_like(weight))
+        hift.f0_predictor.classifier.weight.mul_(100)
+        hift.f0_predictor.classifier.bias.fill_(120)
+    return model
+
+
+def reference(seed: int, prompt: int) -> dict[str, Any]:
+    """What S3Gen is given of a voice that nobody has."""
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "prompt_token": torch.randint(0, 6561, (1, prompt), generator=g),
+        "prompt_token_len": torch.tensor([prompt]),
+        "prompt_feat": torch.randn(1, 2 * prompt, 80, generator=g),
+        "prompt_feat_len": None,
+        "embedding": torch.randn(1, 192, generator=g),
+    }

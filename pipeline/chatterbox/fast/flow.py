@@ -1,0 +1,175 @@
+"""Mel spectrograms from speech tokens, for utterances of unequal length and with different voices at once.
+
+Takes the flow of the package's S3Gen, Euler steps with guidance or Turbo's two of a mean flow, and
+upstream's noise, drawn for each row from a generator of its own. A row is packed as prompt, speech,
+padding; padding is masked also before the layer that looks ahead, where upstream leaves it in (rows of a
+batch would hear it: `CausalMaskedDiffWithXvec` takes a batch and gets it wrong). Invariant: a row's mel is
+that of the row alone, up to rounding.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FRAMES_PER_TOKEN = 2
+MELS = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One utterance to be given its sound."""
+
+    tokens: Tensor
+    "(tokens,), all below 6561"
+    voice: Mapping[str, Any]
+    "upstream's reference: prompt_token (1, n), prompt_feat (1, frames, 80), embedding (1, 192)"
+    chance: torch.Generator
+    "on the device; `noise.generator_after` continues upstream's"
+
+
+class Flow:
+    """The flow of one S3Gen, whose modules are used and left as they are."""
+
+    def __init__(self, s3gen: Any) -> None:
+        self._flow = s3gen.flow
+        self._mean_flow = bool(s3gen.meanflow)
+        with torch.inference_mode():
+            self._estimator = _Estimator(s3gen.flow.decoder.estimator)
+
+    def mels(self, rows: Sequence[Row], *, steps: int | None = None) -> list[Tensor]:
+        """(80, frames) for each row, 50 frames a second; upstream takes 10 steps, 2 for a mean flow."""
+        with torch.inference_mode():
+            mu, lengths = self._encode(rows)
+            mask = _mask(lengths, mu.shape[2], mu.device)
+            noise, prompt = torch.zeros_like(mu), torch.zeros_like(mu)
+            for row, length, z, seen in zip(rows, lengths, noise, prompt, strict=True):
+                z[:, :length] = self._noise(row, length)
+                given = row.voice["prompt_feat"].to(mu.device).reshape(-1, MELS)
+                seen[:, : len(given)] = given.t()
+            found = self._solve(noise, mu, prompt, self._speakers(rows), mask, lengths, steps)
+            starts = [row.voice["prompt_feat"].reshape(-1, MELS).shape[0] for row in rows]
+            return [mel[:, start:end] for mel, start, end in zip(found, starts, lengths, strict=True)]
+
+    def _noise(self, row: Row, length: int) -> Tensor:
+        """Upstream's draws in upstream's order: a mean flow's speech first, then everything."""
+        device, speech = row.chance.device, FRAMES_PER_TOKEN * len(row.tokens)
+        again = torch.randn(1, MELS, speech, generator=row.chance, device=device) if self._mean_flow else None
+        drawn = torch.randn(1, MELS, length, generator=row.chance, device=device)
+        if again is not None:
+            drawn[..., length - speech :] = again
+        return drawn[0]
+
+    def _speakers(self, rows: Sequence[Row]) -> Tensor:
+        """(rows, 80)."""
+        layer = self._flow.spk_embed_affine_layer
+        embeddings = torch.cat(
+            [row.voice["embedding"].to(layer.weight.device).reshape(1, -1) for row in rows]
+        )
+        return layer(functional.normalize(embeddings.float(), dim=1))
+
+    def _encode(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
+        """What the tokens mean, (rows, 80, frames), and each row's frames, those of the prompt among them."""
+        flow, encoder = self._flow, self._flow.encoder
+        device = flow.input_embedding.weight.device
+        tokens = [
+            torch.cat([row.voice["prompt_token"].to(device).reshape(-1).long(), row.tokens.to(device).long()])
+            for row in rows
+        ]
+        lengths = [len(one) for one in tokens]
+        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+        mask = _mask(lengths, padded.shape[1], device)
+        by_row = mask.transpose(1, 2)
+        x, positions, _ = encoder.embed(flow.input_embedding(padded) * by_row, mask.bool())
+        # the linear layer has given padding a value, and the next layer looks three tokens ahead
+        x = encoder.pre_lookahead_layer(x * by_row)
+        x = encoder.forward_layers(x, mask.bool(), positions, mask.bool())
+        x, _ = encoder.up_layer(x.transpose(1, 2).contiguous(), torch.tensor(lengths, device=device))
+        frames = [FRAMES_PER_TOKEN * length for length in lengths]
+        mask = _mask(frames, x.shape[2], device).bool()
+        x, positions, _ = encoder.up_embed(x.transpose(1, 2).contiguous(), mask)
+        x = encoder.after_norm(encoder.forward_up_layers(x, mask, positions, mask))
+        return flow.encoder_proj(x).transpose(1, 2).contiguous(), frames
+
+    def _solve(
+        self,
+        x: Tensor,
+        mu: Tensor,
+        prompt: Tensor,
+        speakers: Tensor,
+        mask: Tensor,
+        lengths: Sequence[int],
+        steps: int | None,
+    ) -> Tensor:
+        """Euler's steps from noise to mel, (rows, 80, frames)."""
+        steps = steps or (2 if self._mean_flow else 10)
+        times = torch.linspace(0, 1, steps + 1, device=mu.device, dtype=mu.dtype)
+        if not self._mean_flow and self._flow.decoder.t_scheduler == "cosine":
+            times = 1 - torch.cos(times * 0.5 * torch.pi)
+        given = torch.cat((mu, speakers[:, :, None].expand(-1, -1, mu.shape[2]), prompt), dim=1)
+        if not self._mean_flow:  # guidance: a second half that is given nothing
+            given, mask = torch.cat((given, torch.zeros_like(given))), torch.cat((mask, mask))
+        seen = None if len(set(lengths)) == 1 else mask.bool()[:, None]
+        rate = self._flow.decoder.inference_cfg_rate
+        for start, end in itertools.pairwise(times):
+            doubled = x if self._mean_flow else torch.cat((x, x))
+            slope = self._estimator(torch.cat((doubled, given), dim=1), mask, seen, start[None], end[None])
+            if not self._mean_flow:
+                guided, unguided = slope.chunk(2)
+                slope = (1 + rate) * guided - rate * unguided
+            x = x + (end - start) * slope
+        return x
+
+
+class _Estimator:
+    """The slope of the flow: upstream's `ConditionalDecoder` without its questions to the device."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._qkv = {
+            id(block): torch.cat([block.attn1.to_q.weight, block.attn1.to_k.weight, block.attn1.to_v.weight])
+            for group in (*module.down_blocks, *module.mid_blocks, *module.up_blocks)
+            for block in group[1]
+        }
+
+    def __call__(self, x: Tensor, mask: Tensor, seen: Tensor | None, start: Tensor, end: Tensor) -> Tensor:
+        """(rows, 80, frames) from (rows, 320, frames): state, meaning, speaker and prompt."""
+        module, time = self._module, self._time(start, end)
+        skipped = []
+        for resnet, blocks, down in module.down_blocks:
+            x = self._transform(blocks, resnet(x, mask, time), seen)
+            skipped.append(x)
+            x = down(x * mask)
+        for resnet, blocks in module.mid_blocks:
+            x = self._transform(blocks, resnet(x, mask, time), seen)
+        for resnet, blocks, up in module.up_blocks:
+            x = self._transform(blocks, resnet(torch.cat((x, skipped.pop()), dim=1), mask, time), seen)
+            x = up(x * mask)
+        return module.final_proj(module.final_block(x, mask) * mask) * mask
+
+    def _time(self, start: Tensor, end: Tensor) -> Tensor:
+        module = self._module
+        time = module.time_mlp(module.time_embeddings(start))
+        if not module.meanflow:
+            return time
+        return module.time_embed_mixer(torch.cat((time, module.time_mlp(module.time_embeddings(end))), dim=1))
+
+    def _transform(self, blocks: Any, x: Tensor, seen: Tensor | None) -> Tensor:
+        x = x.transpose(1, 2).contiguous()
+        for block in blocks:
+            qkv = functional.linear(block.norm1(x), self._qkv[id(block)])
+            query, key, value = qkv.unflatten(-1, (3, block.attn1.heads, -1)).permute(2, 0, 3, 1, 4)
+            found = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+            x = x + block.attn1.to_out[0](found.transpose(1, 2).flatten(2))
+            x = x + block.ff(block.norm3(x))
+        return x.transpose(1, 2).contiguous()
+
+
+def _mask(lengths: Sequence[int], longest: int, device: torch.device) -> Tensor:
+    """1 within a row and 0 behind its end, (rows, 1, longest)."""
+    ends = torch.tensor(lengths, device=device)[:, None, None]
+    return (torch.arange(longest, device=device) < ends).float()
