@@ -17,9 +17,10 @@ from faster_whisper import WhisperModel
 from pipeline.equipment import Equipment
 from pipeline.errors import InputError, SynthesisError
 from pipeline.sound.audio import Samples, Word
-from pipeline.transcribers.whisper import Heard
+from pipeline.transcribers.whisper import RATE_HZ, WINDOW_SECONDS, Heard
 from pipeline.transcribers.whisper_words import english_normaliser
 
+WINDOW_SAMPLES = round(WINDOW_SECONDS * RATE_HZ)
 FILES = ("model.bin", "config.json", "tokenizer.json")
 
 
@@ -70,7 +71,8 @@ class FasterWhisper:
         assert self._model is not None, "closed"
         try:
             found, _ = self._model.transcribe(
-                np.ascontiguousarray(window, dtype=np.float32),
+                # Silence up to 30 s, as Whisper was trained; the package fills up with what is no silence.
+                np.pad(np.asarray(window, dtype=np.float32), (0, WINDOW_SAMPLES - len(window))),
                 language=language,
                 beam_size=1,
                 best_of=1,
