@@ -17,12 +17,13 @@ from pipeline.engines.base import Engine, Spoken, Utterance, Voice
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Settings
 from pipeline.made import Made
-from pipeline.sound.audio import Speech
+from pipeline.sound.audio import Speech, silence
 from pipeline.takes import Choice, Ladder, Take, derive_seed
 from pipeline.transcribers.base import Transcriber
 from pipeline.verify import Transcript, Verdict, refused, verify
 
 GENERATION_RETRY_SECONDS = 2.0
+NO_SPEECH = "no_speech"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +72,9 @@ class Booth:
                 return
             self._round(climbing[: self.engine.batch])
             while ladders and ladders[0][1].ended:
-                yield ladders.popleft()[1].choice
+                choice = ladders.popleft()[1].choice
+                _refuse_nothing(choice)
+                yield choice
 
     def _round(self, climbing: Sequence[tuple[str, Ladder]]) -> None:
         """One more take on each ladder; of two that would be the same one waits for the other's."""
@@ -134,14 +137,21 @@ class Booth:
         if not attempts:
             return errors
         for spoken in self._timed(self.engine.speak_all([attempt.utterance for attempt in attempts])):
-            if isinstance(spoken.outcome, SynthesisError):
-                errors[spoken.index] = spoken.outcome
-                continue
             attempt = attempts[spoken.index]
+            if isinstance(spoken.outcome, SynthesisError):
+                if self.engine.random and spoken.outcome.code == NO_SPEECH:
+                    attempt.speech = self._nothing(spoken.outcome)
+                else:
+                    errors[spoken.index] = spoken.outcome
+                continue
             attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
             if len(attempts) > 1:
                 self.alive()
         return errors
+
+    def _nothing(self, error: SynthesisError) -> Speech:
+        """A take of no length: the same seed would be silent again, the next try's may speak."""
+        return Speech(audio=silence(0, self.engine.rate_hz), fault=error.message)
 
     def _timed(self, spoken: Iterator[Spoken]) -> Iterator[Spoken]:
         """The same; only the time that the engine takes counts as synthesis."""
@@ -154,7 +164,7 @@ class Booth:
             yield one
 
     def _listen(self, key: str, speech: Speech, text: str) -> Verdict | None:
-        if self.transcriber is None:
+        if self.transcriber is None or not len(speech.audio.samples):
             return None
         started = time.perf_counter()
         transcript = self._transcript(key, speech, text, self.transcriber)
@@ -176,3 +186,13 @@ class Booth:
             heard = transcriber.transcribe(speech, text, self.settings.language)
             self.cache.keep_transcript(key, recogniser, heard)
         return heard
+
+
+def _refuse_nothing(choice: Choice) -> None:
+    """A chunk that is silent in every take is not left out: the job fails."""
+    speech = choice.take.speech
+    if not len(speech.audio.samples):
+        raise SynthesisError(
+            f"In {choice.tries} tries nothing was said of {choice.take.utterance.text!r}: {speech.fault}",
+            code=NO_SPEECH,
+        )

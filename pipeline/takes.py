@@ -80,10 +80,11 @@ def best(takes: list[Take]) -> Take:
     return min(takes, key=_wrongness)
 
 
-def _wrongness(take: Take) -> tuple[float, int, float]:
+def _wrongness(take: Take) -> tuple[bool, float, int, float]:
     verdict = take.verdict
     assert verdict is not None
-    return verdict.word_error_rate, len(verdict.reasons), take.speech.audio.seconds
+    silent = not len(take.speech.audio.samples)
+    return silent, verdict.word_error_rate, len(verdict.reasons), take.speech.audio.seconds
 
 
 def derive_seed(job_seed: int, text: str, try_number: int) -> int:

@@ -71,7 +71,7 @@ class Outcome:
 
 
 TokenSource = Callable[..., Any]
-"""Stands for T3: called with what `T3.inference` (Turbo: `inference_turbo`) is called with; returns tokens."""
+"""Stands for T3: called with what `T3.inference` (Turbo: `inference_turbo`) is called with."""
 
 
 class _Captured(Exception):

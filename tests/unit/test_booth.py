@@ -255,6 +255,36 @@ def test_if_no_take_can_be_right_the_reason_is_told(studio: Studio) -> None:
     assert choice.take.verdict.reasons[0] == "did not end" and len(choice.take.verdict.reasons) > 1
 
 
+@pytest.mark.parametrize("ears", [None, ScriptedTranscriber()], ids=["unchecked", "checked"])
+def test_a_try_that_says_nothing_makes_room_for_the_next(
+    studio: Studio, ears: ScriptedTranscriber | None
+) -> None:
+    """With the same seed it would be silent again."""
+    engine = ScriptedEngine(errors=[SynthesisError("silent", code="no_speech")])
+    choice = studio.booth(engine, ears).record(TEXT)
+    assert choice.tries == choice.take.try_number == 2 and choice.take.passed
+    assert studio.slept == [] and len({u.seed for u in engine.spoken}) == 2
+
+
+def test_a_chunk_that_is_silent_in_every_try_fails_the_job(studio: Studio) -> None:
+    """It is never left out; a bad take is better than none, though."""
+    silent = SynthesisError("silent", code="no_speech")
+    with pytest.raises(SynthesisError, match="In 4 tries nothing was said of 'The quick") as caught:
+        studio.booth(ScriptedEngine(errors=[silent] * 4), ScriptedTranscriber()).record(TEXT)
+    assert caught.value.code == "no_speech"
+    bad = ScriptedTranscriber(hears=lambda text, _: f"{WRONG} {text} {text}")
+    choice = studio.booth(ScriptedEngine(errors=[silent, None, silent, silent]), bad).record(TEXT)
+    assert choice.take.try_number == 2 and choice.take.verdict is not None
+    assert choice.take.verdict.word_error_rate > 1
+
+
+def test_an_engine_without_chance_is_not_asked_again_what_it_cannot_say(studio: Studio) -> None:
+    """The next try would be the same text."""
+    engine = ScriptedEngine(random=False, errors=[SynthesisError("silent", code="no_speech")] * 2)
+    with pytest.raises(SynthesisError, match=r"^silent$"):
+        studio.booth(engine).record(TEXT)
+
+
 # -- several at once --------------------------------------------------------------------------------------
 
 
