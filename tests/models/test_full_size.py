@@ -1,4 +1,4 @@
-"""English, Turbo and the conversion once at their real size, with random weights: memory and times.
+"""English, Turbo, the conversion and Whisper once at their real size, with random weights: memory and times.
 
 `make test-full` runs it and prints the figures; they say what the models cost, not how they sound.
 """
@@ -8,18 +8,20 @@ import ctypes
 import gc
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline import converters, engines
+from pipeline import converters, engines, transcribers
 from pipeline.chatterbox.package import quiet
 from pipeline.engines.base import Utterance, Voice
 from pipeline.equipment import Equipment
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Audio
 from tests.models import checkpoints
+from tests.models.whisper_samples import equipment_of, say, write_checkpoint
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 TEXT = "Nobody minds the rain."
@@ -124,3 +126,32 @@ def test_a_full_size_conversion(full_equipment: Equipment, capsys: pytest.Captur
     tell(capsys, "converted", started, got.seconds)
     assert len(got.samples) == len(source.samples)
     converter.close()
+
+
+def test_whisper_base_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """74 million random weights, written as OpenAI publishes them: heard alone and by eight."""
+    import torch
+    from whisper.model import ModelDimensions, Whisper
+
+    dims = ModelDimensions(
+        n_mels=80, n_audio_ctx=1500, n_audio_state=512, n_audio_head=8, n_audio_layer=6,
+        n_vocab=51865, n_text_ctx=448, n_text_state=512, n_text_head=8, n_text_layer=6,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = Whisper(dims)
+    torch.nn.init.normal_(model.decoder.positional_embedding)
+    write_checkpoint(tmp_path / "models" / "whisper" / "base.pt", asdict(dims), model.half().state_dict())
+    del model
+    forget_peak()
+    started = time.monotonic()
+    transcriber: Any = transcribers.load("whisper", equipment_of(tmp_path, "base"))
+    started = tell(capsys, "Whisper base loaded", started)
+    speech = say(
+        engines.load("espeak"), "Six spoons of fresh snow peas, and five thick slabs of blue cheese."
+    )
+    alone = transcriber.transcribe(speech, "", "en")
+    started = tell(capsys, "listened", started, speech.audio.seconds)
+    several = transcriber.transcribe_batch([(speech, "en")] * 8)
+    tell(capsys, "listened to eight at once", started, 8 * speech.audio.seconds)
+    assert {heard.text for heard in several} == {alone.text}
+    transcriber.close()
