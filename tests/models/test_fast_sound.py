@@ -9,6 +9,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("chatterbox")
 
 from pipeline.chatterbox.fast.flow import Flow, Row  # noqa: E402
+from pipeline.chatterbox.fast.noise import generator_after  # noqa: E402
+from pipeline.chatterbox.fast.slots import SlotEngine  # noqa: E402
 from pipeline.chatterbox.fast.vocoder import SAMPLES_PER_FRAME, Vocoder  # noqa: E402
 from tests.models import fast_samples as samples  # noqa: E402
 
@@ -122,3 +124,28 @@ def test_a_mean_flow_takes_two_steps_and_the_other_ten(monkeypatch: pytest.Monke
         assert len(asked) == steps
         flow.mels([row(0)], steps=3)
         assert len(asked) == steps + 3
+
+
+@pytest.mark.parametrize("kind", ["english", "turbo"])
+def test_one_seed_goes_through_text_tokens_and_sound_as_in_the_package(kind: str) -> None:
+    """What the package's `generate` does between tokenizer and watermark; several at once here."""
+    t3, conditioning = samples.t3(kind), samples.voice(kind)
+    s3gen, given = samples.s3gen(mean_flow=kind == "turbo"), samples.reference(1, 9)
+    engine = SlotEngine(t3, slots=2, max_length=200, mode="compatible")
+    asked = samples.requests(kind, engine.prepare(conditioning), count=3, cap=12)
+    done = {one.key: one.tokens for one in engine.run(asked)}
+    vocabulary = engine.shape.speech_vocabulary
+    rows = [
+        Row(
+            tokens=done[one.key][done[one.key] < 6561],
+            voice=given,
+            chance=generator_after(one.seed, len(done[one.key]), vocabulary),
+        )
+        for one in asked
+    ]
+    waves = Vocoder(s3gen).waves(Flow(s3gen).mels(rows), [row.chance for row in rows])
+
+    for request, wave in zip(asked, waves, strict=True):
+        said = torch.tensor(samples.upstream(kind, t3, conditioning, request))
+        expected, _ = s3gen.inference(said[said < 6561][None], ref_dict=dict(given))
+        assert worst(wave, expected[0]) < 2e-4
