@@ -23,7 +23,6 @@ from pipeline.transcribers.base import Transcriber
 from pipeline.verify import Transcript, Verdict, refused, verify
 
 GENERATION_RETRY_SECONDS = 2.0
-NO_SPEECH = "no_speech"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,7 +138,7 @@ class Booth:
         for spoken in self._timed(self.engine.speak_all([attempt.utterance for attempt in attempts])):
             attempt = attempts[spoken.index]
             if isinstance(spoken.outcome, SynthesisError):
-                if self.engine.random and spoken.outcome.code == NO_SPEECH:
+                if self.engine.random and spoken.outcome.code == "no_speech":
                     attempt.speech = self._nothing(spoken.outcome)
                 else:
                     errors[spoken.index] = spoken.outcome
@@ -194,5 +193,5 @@ def _refuse_nothing(choice: Choice) -> None:
     if not len(speech.audio.samples):
         raise SynthesisError(
             f"In {choice.tries} tries nothing was said of {choice.take.utterance.text!r}: {speech.fault}",
-            code=NO_SPEECH,
+            code="no_speech",
         )
