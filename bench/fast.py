@@ -9,6 +9,7 @@ machine that has other things to do, `--threads 1` keeps threads from waiting fo
 
 import argparse
 import dataclasses
+import logging
 import os
 import platform
 import time
@@ -30,6 +31,7 @@ def main() -> None:
     import torch
 
     warnings.simplefilter("ignore")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     if options.threads:
         torch.set_num_threads(options.threads)
     load = os.getloadavg()[0]
