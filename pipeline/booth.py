@@ -86,18 +86,19 @@ class Booth:
             speech = self.cache.speech(attempt.key)
             attempt.speech, attempt.cached = speech, speech is not None
         self._speak([attempt for attempt in attempts.values() if not attempt.cached])
+        heard = self._listen(list(attempts.values()))
         for attempt in attempts.values():
-            attempt.ladder.takes.append(self._take(attempt))
+            attempt.ladder.takes.append(self._take(attempt, heard.get(attempt.key)))
 
     def _attempt(self, text: str, ladder: Ladder) -> Attempt:
         utterance = self._utterance(text, ladder.next_try)
         key = take_key(utterance, self.engine.name, self.engine.version, random=self.engine.random)
         return Attempt(ladder=ladder, utterance=utterance, key=key)
 
-    def _take(self, attempt: Attempt) -> Take:
+    def _take(self, attempt: Attempt, heard: Transcript | None) -> Take:
         speech = attempt.speech
         assert speech is not None
-        verdict = self._listen(attempt.key, speech, attempt.utterance.text)
+        verdict = None if heard is None else self._judge(heard, attempt.utterance.text)
         return Take(
             try_number=attempt.ladder.next_try,
             utterance=attempt.utterance,
@@ -162,29 +163,41 @@ class Booth:
                 return
             yield one
 
-    def _listen(self, key: str, speech: Speech, text: str) -> Verdict | None:
-        if self.transcriber is None or not len(speech.audio.samples):
-            return None
+    def _listen(self, attempts: Sequence[Attempt]) -> dict[str, Transcript]:
+        """What is heard in each take that sounds, by its key; those not heard before all at once."""
+        heard: dict[str, Transcript] = {}
+        if self.transcriber is None:
+            return heard
         started = time.perf_counter()
-        transcript = self._transcript(key, speech, text, self.transcriber)
+        recogniser = f"{self.transcriber.name} {self.transcriber.version} {self.settings.language}"
+        unheard: dict[str, tuple[Speech, str]] = {}
+        for attempt in attempts:
+            assert attempt.speech is not None
+            known = self.cache.transcript(attempt.key, recogniser)
+            if known is not None:
+                heard[attempt.key] = known
+            elif len(attempt.speech.audio.samples):
+                unheard[attempt.key] = (attempt.speech, attempt.utterance.text)
+        found = self.transcriber.transcribe_all(list(unheard.values()), self.settings.language)
+        for key, transcript in zip(unheard, found, strict=True):
+            self.cache.keep_transcript(key, recogniser, transcript)
+            heard[key] = transcript
+        self.made.check_seconds += time.perf_counter() - started
+        return heard
+
+    def _judge(self, heard: Transcript, text: str) -> Verdict:
+        assert self.transcriber is not None
+        started = time.perf_counter()
         limit = self.settings.check.max_word_error_rate
         verdict = verify(
             text,
-            transcript,
+            heard,
             language=self.settings.language,
             max_word_error_rate=self.transcriber.max_word_error_rate if limit is None else limit,
             normalise=self.transcriber.normalise,
         )
         self.made.check_seconds += time.perf_counter() - started
         return verdict
-
-    def _transcript(self, key: str, speech: Speech, text: str, transcriber: Transcriber) -> Transcript:
-        recogniser = f"{transcriber.name} {transcriber.version} {self.settings.language}"
-        heard = self.cache.transcript(key, recogniser)
-        if heard is None:
-            heard = transcriber.transcribe(speech, text, self.settings.language)
-            self.cache.keep_transcript(key, recogniser, heard)
-        return heard
 
 
 def _refuse_nothing(choice: Choice) -> None:

@@ -4,6 +4,7 @@ Knows sound and text; nothing of jobs or takes. Invariant: a transcript says wha
 what was expected, however strongly the recogniser was biased.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline.sound.audio import Speech
@@ -26,6 +27,10 @@ class Transcriber(Protocol):
 
     def transcribe(self, speech: Speech, expected: str, language: str) -> Transcript:
         """Listen to `speech`, which should say `expected`; raises SynthesisError if it cannot."""
+        ...
+
+    def transcribe_all(self, spoken: Sequence[tuple[Speech, str]], language: str) -> list[Transcript]:
+        """Listen to several, each (speech, expected); each transcript is as if it had been alone."""
         ...
 
     def normalise(self, text: str, language: str) -> str:

@@ -134,6 +134,10 @@ class PocketsphinxTranscriber:
             ) from error
         return replace(heard, displacement_seconds=displacement_seconds(speech.words, heard.words, language))
 
+    def transcribe_all(self, spoken: Sequence[tuple[Speech, str]], language: str) -> list[Transcript]:
+        """One after the other: each needs a language model of its own."""
+        return [self.transcribe(speech, expected, language) for speech, expected in spoken]
+
     def normalise(self, text: str, language: str) -> str:  # noqa: ARG002
         """As it is: its transcripts are spoken words."""
         return text

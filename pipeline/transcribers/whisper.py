@@ -111,6 +111,10 @@ class WhisperTranscriber:
         """Listen; `expected` is not looked at. Raises SynthesisError for a language it does not know."""
         return self.transcribe_batch([(speech, language)])[0]
 
+    def transcribe_all(self, spoken: Sequence[tuple[Speech, str]], language: str) -> list[Transcript]:
+        """The windows of all go through the model together; what they should say is not looked at."""
+        return self.transcribe_batch([(speech, language) for speech, _ in spoken])
+
     def transcribe_batch(self, spoken: Sequence[tuple[Speech, str]]) -> list[Transcript]:
         """Listen to several (speech, language) at once; each as if alone."""
         all_parts = [_Parts(resample(speech.audio, RATE_HZ)) for speech, _ in spoken]

@@ -132,6 +132,15 @@ def test_says_what_it_is(transcriber: Transcriber, member: Member) -> None:
     assert 0 <= transcriber.max_word_error_rate <= 0.5
 
 
+def test_several_at_once_are_heard_as_each_alone(transcriber: Transcriber, engine: Engine) -> None:
+    """Long beside short, the same twice, and none at all."""
+    texts = ["The river was quiet.", "The fire burned brightly and the soft light caught the glasses."]
+    spoken = [(say(engine, text), text) for text in (*texts, texts[0])]
+    together = transcriber.transcribe_all(spoken, "en")
+    assert together == [transcriber.transcribe(speech, text, "en") for speech, text in spoken]
+    assert transcriber.transcribe_all([], "en") == []
+
+
 @pytest.mark.parametrize("language", ["en", "en-US", "en-GB", "EN-us"])
 def test_supports_english(transcriber: Transcriber, language: str) -> None:
     """Every recogniser knows English, whatever its country and case."""

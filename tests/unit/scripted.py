@@ -84,6 +84,8 @@ class ScriptedTranscriber:
     max_word_error_rate: float = 0.1
     languages: tuple[str, ...] = ("en",)
     hears: Callable[[str, int], str] = lambda text, _: text
+    given: list[int] = field(default_factory=list)
+    "how many takes each call brought"
     listened: list[str] = field(default_factory=list)
     closed: bool = False
 
@@ -95,6 +97,11 @@ class ScriptedTranscriber:
         """What the script says of the n-th take of this text."""
         self.listened.append(expected)
         return Transcript(text=self.hears(expected, self.listened.count(expected)))
+
+    def transcribe_all(self, spoken: Sequence[tuple[Speech, str]], language: str) -> list[Transcript]:
+        """One by one."""
+        self.given.append(len(spoken))
+        return [self.transcribe(speech, expected, language) for speech, expected in spoken]
 
     def normalise(self, text: str, language: str) -> str:
         """As it is."""

@@ -310,7 +310,7 @@ def test_a_chunk_that_fails_holds_nobody_up(studio: Studio) -> None:
     ears = ScriptedTranscriber(hears=lambda text, n: text if n > 2 or text != BOOK[0] else WRONG)
     engine = ScriptedEngine(batch=4)
     list(studio.booth(engine, ears).record_all(BOOK))
-    assert engine.given == [4, 4, 4]
+    assert engine.given == ears.given == [4, 4, 4]
     assert [u.text for u in engine.spoken[4:8]] == [BOOK[0], *BOOK[4:7]]
 
 

@@ -240,3 +240,17 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(ConfigError, match="Permission denied"):
         load_config(path)
+
+
+def test_each_worker_has_its_device(tmp_path: Path) -> None:
+    """One process for each GPU; on the processor as many as are wanted."""
+    text = "workers: {count: 2}\nmodels: {devices: ['cuda:0', cpu, 'cuda:1']}\n"
+    assert load(tmp_path, text).worker_devices == ("cuda:0", "cpu", "cpu", "cuda:1")
+    assert load(tmp_path, "").worker_devices == ("cpu",)
+
+
+@pytest.mark.parametrize("devices", ["[]", "[gpu]", "[cuda]", "['cuda:']", "cpu"])
+def test_a_device_that_torch_does_not_know_is_refused(tmp_path: Path, devices: str) -> None:
+    """There is no guessing which one is meant."""
+    with pytest.raises(ConfigError, match=r"devices"):
+        load(tmp_path, f"models: {{devices: {devices}}}\n")
