@@ -68,6 +68,7 @@ def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
     """The body of a worker process."""
     _die_with_parent(parent_pid)
     _die_before_parent()
+    _share_processors(len(config.worker_devices))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopFlag()
@@ -110,6 +111,15 @@ def _die_before_parent() -> None:
     """Linux: where memory runs out, it is a worker that goes and never the supervisor (proc(5))."""
     with contextlib.suppress(OSError):
         OOM_SCORE.write_text("500", encoding="ascii")
+
+
+def _share_processors(workers: int) -> None:
+    """Numerical libraries take every processor there is; workers that do so hold each other up.
+
+    They read it when they are loaded; who has set it for the daemon knows better.
+    """
+    share = max(1, len(os.sched_getaffinity(0)) // workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 
 class Stop(Protocol):

@@ -139,6 +139,19 @@ def test_where_memory_runs_out_workers_go_before_the_supervisor(
     room._die_before_parent()
 
 
+def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One takes all, four of them a quarter each, none less than one; what the user set stays."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for workers, share in ((1, "8"), (3, "2"), (4, "2"), (16, "1")):
+        room._share_processors(workers)
+        assert os.environ["OMP_NUM_THREADS"] == share
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    room._share_processors(1)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
 @pytest.mark.parametrize(
     ("error", "state", "code"),
     [
