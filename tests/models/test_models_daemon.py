@@ -141,3 +141,26 @@ def real_recording(folder: Path) -> Path:
     if (DATA / "jfk.flac").is_file() and not os.environ.get("VOXSPOOL_NO_DATA"):
         return DATA / "jfk.flac"
     return recording(folder / "speech.wav", f"{LONG} {LONG}", "en-us+m7")
+
+
+def test_an_idle_worker_lets_go_of_its_models_and_the_next_job_loads_them(
+    small_checkpoints: Path, tmp_path: Path
+) -> None:
+    """The process that held them ends, and another does the next job; no job hears of it."""
+    daemon = SmallDaemon(
+        tmp_path,
+        models={"folder": str(small_checkpoints), "idle_unload_seconds": 1},
+        workers={"count": 1, "min_free_mb": 1},
+    )
+    daemon.start()
+    try:
+        daemon.drop("first.yaml", job("chatterbox"))
+        first = done(daemon, "first")  # type: ignore[arg-type]
+        log = tmp_path / "daemon.log"
+        daemon.wait(lambda: "the models are let go" in log.read_text(), PATIENCE_SECONDS)
+        daemon.drop("second.yaml", job("chatterbox"))
+        second = done(daemon, "second")  # type: ignore[arg-type]
+        assert first["engine"] == second["engine"]
+        assert "killed" not in log.read_text()
+    finally:
+        daemon.kill()
