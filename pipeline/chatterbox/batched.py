@@ -151,12 +151,15 @@ class Batched:
         return torch.bfloat16 if half else torch.float32
 
     def _slots_that_fit(self) -> int:
+        """Beside the slots' own copy of the weights."""
         most = MOST_SLOTS.get(self._speaker.device, MOST_SLOTS_ON_GPU)
         free = free_bytes(self._speaker.device)
         if free is None:
             return most
-        each = self._shape.cache_bytes(self._length, self._precision().itemsize)
-        return max(1, min(most, int(SHARE_OF_FREE_MEMORY * free) // each))
+        width = self._precision().itemsize
+        own = sum(weight.numel() for weight in self._speaker.t3.tfmr.parameters()) * width
+        each = self._shape.cache_bytes(self._length, width)
+        return max(1, min(most, int(SHARE_OF_FREE_MEMORY * max(0, free - own)) // each))
 
     def _halve(self) -> bool:
         """Fewer slots; False if there is but one. The voices stay: they fit slots of any number."""

@@ -190,3 +190,18 @@ def test_the_manifest_can_tell_the_modes_apart(loaded: Load) -> None:
     assert {mode: engine.mode for mode, engine in told.items()} == {mode: mode for mode in told}
     assert len({engine.version for engine in told.values()}) == 3
     assert told["upstream"].batch == 1 < told["fast"].batch
+
+
+@pytest.mark.parametrize(("slots", "fit"), [(0.5, 1), (3.5, 3), (1000, 8)])
+def test_as_many_slots_as_memory_allows(
+    loaded: Load, monkeypatch: pytest.MonkeyPatch, slots: float, fit: int
+) -> None:
+    """Half of what is free beside the weights; one at least, and no more than are of use."""
+    engine: Any = loaded("chatterbox", "fast")
+    many = engine._slots
+    own = 4 * sum(weight.numel() for weight in engine._speaker.t3.tfmr.parameters())
+    each = many._shape.cache_bytes(many._length)
+    monkeypatch.setattr(batched, "free_bytes", lambda _: own + int(2 * slots * each))
+    assert batched.Batched(engine._speaker, "fast").slots == fit
+    monkeypatch.setattr(batched, "free_bytes", lambda _: None)
+    assert batched.Batched(engine._speaker, "fast").slots == 8
