@@ -167,6 +167,11 @@ def _stop_by_position(t3: Any) -> None:
         positions[:end] -= 2 * direction
         positions[end:] += 10 * direction
         t3.speech_head.weight[STOP_TOKEN] = direction
+    if not t3.is_gpt:
+        # The package's own loop keeps to the text's length and must not come near: its attention check
+        # would take what happens there for a repetition.
+        far = t3.speech_pos_emb.get_fixed_embedding
+        t3.speech_pos_emb.get_fixed_embedding = lambda index: far(min(index, STOPS_AT - 1))
 
 
 def require() -> None:
