@@ -105,7 +105,8 @@ class Site:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub, which this process takes for the real one."""
-    for variable in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    proxies = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+    for variable in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *proxies):
         monkeypatch.delenv(variable, raising=False)
     with HubServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
