@@ -249,8 +249,8 @@ BAD_JOB_FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "an address without TLS": ("text: hi\nvoice: http://example.org/a.wav", ("line 2: voice: http://example", "https://;")),
     "a text by web address": ("text_file: https://example.org/a.txt", ("only `voice` and `audio` may",)),
     "another kind": ("kind: sing\ntext: la", ("kind: expected tts, vc or concat, found 'sing'.",)),
-    "a model that is not here": ("text: hi\nengine: chatterbox", ("The model chatterbox is not whole", "fetch-models chatterbox")),
-    "a recogniser's model that is not here": ("text: hi\ncheck: {by: whisper}", ("The Whisper model base is not there", "fetch-models whisper-base")),
+    "a model that is not here": ("text: hi\nengine: chatterbox", ("fetch-models chatterbox",)),
+    "no such recogniser here": ("text: hi\ncheck: {by: whisper}", ("fetch-models whisper-base",)),
     "no such voice": ("text: hi\nvoice: nobody-knows", ("espeak has no voice nobody-knows",)),
     "no such language": ("text: hi\nlanguage: xx", ("espeak does not speak xx",)),
 }  # fmt: skip
