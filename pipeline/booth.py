@@ -178,10 +178,11 @@ class Booth:
                 heard[attempt.key] = known
             elif len(attempt.speech.audio.samples):
                 unheard[attempt.key] = (attempt.speech, attempt.utterance.text)
-        found = self.transcriber.transcribe_all(list(unheard.values()), self.settings.language)
-        for key, transcript in zip(unheard, found, strict=True):
-            self.cache.keep_transcript(key, recogniser, transcript)
-            heard[key] = transcript
+        if unheard:
+            found = self.transcriber.transcribe_all(list(unheard.values()), self.settings.language)
+            for key, transcript in zip(unheard, found, strict=True):
+                self.cache.keep_transcript(key, recogniser, transcript)
+                heard[key] = transcript
         self.made.check_seconds += time.perf_counter() - started
         return heard
 
