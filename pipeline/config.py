@@ -194,14 +194,17 @@ class Config(ConfigFile):
     @property
     def models_path(self) -> Path:
         """Where the checkpoints lie."""
-        base = self.file.parent if self.file else Path()
-        return base / Path(self.models.folder).expanduser()
+        return self._beside(self.models.folder)
 
     @property
     def metrics_path(self) -> Path | None:
         """Where the measures are written, relative to the configuration file."""
+        return self._beside(self.metrics.file) if self.metrics.file else None
+
+    def _beside(self, path: str) -> Path:
+        """Relative paths start at the configuration file."""
         base = self.file.parent if self.file else Path()
-        return base / Path(self.metrics.file).expanduser() if self.metrics.file else None
+        return base / Path(path).expanduser()
 
 
 def load_config(path: Path) -> Config:

@@ -20,6 +20,7 @@ from pipeline.chatterbox.fast.shape import Shape, shape_of
 from pipeline.chatterbox.fast.slots import Done, Prefix, Request, SlotEngine
 from pipeline.chatterbox.package import LOCK, quiet
 from pipeline.chatterbox.speaker import (
+    LEAST_GUIDANCE,
     MAX_TOKENS,
     Asked,
     Outcome,
@@ -41,8 +42,6 @@ ROUNDS_ON_GPU = 4
 SHARE_OF_FREE_MEMORY = 0.5
 "the rest is for making the sound"
 VOICES_KEPT = 4
-LEAST_GUIDANCE = 0.0001
-"as little changes no token, and without it the unconditional half of the work can be left out"
 
 
 class Batched:

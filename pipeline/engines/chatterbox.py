@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.chatterbox.models import BUILTIN_VOICE, ENGLISH, MULTILINGUAL, TURBO, Family
-from pipeline.chatterbox.speaker import Asked, Outcome, Said
+from pipeline.chatterbox.speaker import LEAST_GUIDANCE, Asked, Outcome, Said
 from pipeline.engines.base import Spoken, Utterance, Voice
 from pipeline.equipment import Equipment
 from pipeline.errors import SynthesisError
@@ -22,9 +22,6 @@ from pipeline.sound.audio import Audio, Speech
 RATE_HZ = 24_000
 LONGEST_TEXT = 800
 "characters; at the fastest that people speak these take 40 s"
-LEAST_CFG_WEIGHT = 0.0001
-"""0 is spoken with this: without guidance the English class makes one sequence where it reckons with two, and
-fails. The guidance that is left changes no token."""
 MAX_CFG_WEIGHT = 1.0
 
 LANGUAGES = {
@@ -224,7 +221,7 @@ class ChatterboxEngine:
             name: float(getattr(utterance.synthesis, name)) for name in self._manner.settings
         }
         if "cfg_weight" in arguments:
-            arguments["cfg_weight"] = max(LEAST_CFG_WEIGHT, arguments["cfg_weight"])
+            arguments["cfg_weight"] = max(LEAST_GUIDANCE, arguments["cfg_weight"])
         if self._manner.family is MULTILINGUAL:
             arguments["language_id"] = model_language(utterance.language)
         return arguments
