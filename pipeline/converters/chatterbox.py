@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.chatterbox.converting import Conditions, TokenVoice
-from pipeline.chatterbox.reference import checked, level_dbfs
+from pipeline.chatterbox.reference import checked
 from pipeline.converters.base import Target
 from pipeline.converters.praat import shift_pitch
 from pipeline.equipment import Equipment
 from pipeline.errors import SynthesisError
-from pipeline.sound.audio import Audio, Samples
+from pipeline.sound.audio import Audio
+from pipeline.sound.level import level_as, level_dbfs
 
 LEAST_REFERENCE_SECONDS = 1.0
 SILENCE_DBFS = -65.0
 "quieter than this there is no voice to convert, and S3Gen would invent one"
-_PEAK = 0.99
+LEAST_RESULT_DBFS = SILENCE_DBFS - 20
+"quieter than this S3Gen has said nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,10 @@ class ChatterboxConverter:
         if pitch_shift_semitones:
             spoken = shift_pitch(spoken, pitch_shift_semitones)
         marked = as_long_as(Audio(self._voice.mark(spoken.samples), self.rate_hz), audio)
+        if level_dbfs(marked.samples) < LEAST_RESULT_DBFS:
+            raise SynthesisError(
+                "The converter returned silence for a recording that is not.", code="no_speech"
+            )
         return level_as(marked, audio)
 
     def close(self) -> None:
@@ -76,16 +82,6 @@ def as_long_as(spoken: Audio, model: Audio) -> Audio:
             code="conversion_length",
         )
     return Audio(np.pad(spoken.samples[:count], (0, max(0, missing))), spoken.rate_hz)
-
-
-def level_as(spoken: Audio, model: Audio) -> Audio:
-    """`spoken` at the level of `model`, lower where its peaks would not fit."""
-    peak = float(np.abs(spoken.samples).max(initial=0.0))
-    if level_dbfs(spoken.samples) < SILENCE_DBFS - 20 or peak == 0.0:
-        raise SynthesisError("The converter returned silence for a recording that is not.", code="no_speech")
-    wanted = 10 ** ((level_dbfs(model.samples) - level_dbfs(spoken.samples)) / 20)
-    scaled: Samples = spoken.samples * np.float32(min(wanted, _PEAK / peak))
-    return Audio(scaled, spoken.rate_hz)
 
 
 def _own(target: Target) -> ChatterboxTarget:

@@ -16,6 +16,7 @@ from parselmouth.praat import call, run
 from pipeline.converters.base import Target
 from pipeline.errors import InputError, SynthesisError
 from pipeline.sound.audio import Audio
+from pipeline.sound.level import level_as, level_dbfs
 
 LEAST_REFERENCE_SECONDS = 2.0
 LEAST_REFERENCE_LEVEL_DBFS = -55.0
@@ -34,7 +35,6 @@ _FORMANT_RATIOS = (0.75, 1.35)
 _RANGE_FACTORS = (0.6, 1.6)
 _MEASURING_RATE_HZ, _MEASURING_PRECISION = 16_000, 10
 _OCTAVE_SEMITONES = 12
-_PEAK = 0.99
 Floats = npt.NDArray[np.float64]
 
 
@@ -101,7 +101,7 @@ class Praat:
         source = own.source or voiceprint(audio)
         if source is None or audio.seconds < _SHORTEST_SECONDS:
             return audio
-        return _level_as(_changed(audio, change(source, own.voice, pitch_shift_semitones)), audio)
+        return level_as(_changed(audio, change(source, own.voice, pitch_shift_semitones)), audio)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -112,7 +112,7 @@ def shift_pitch(audio: Audio, semitones: float) -> Audio:
     if audio.seconds < _SHORTEST_SECONDS:
         return audio
     ratio = 2 ** (semitones / _OCTAVE_SEMITONES)
-    return _level_as(_changed(audio, Change(pitch_ratio=ratio, range_factor=1.0, formant_ratio=1.0)), audio)
+    return level_as(_changed(audio, Change(pitch_ratio=ratio, range_factor=1.0, formant_ratio=1.0)), audio)
 
 
 def change(source: Voiceprint, target: Voiceprint, pitch_shift_semitones: float) -> Change:
@@ -151,7 +151,7 @@ def voiceprint(audio: Audio) -> Voiceprint | None:
 
 
 def _clip_problem(clip: Audio) -> InputError | None:
-    level = _level_dbfs(clip)
+    level = level_dbfs(clip.samples)
     if clip.seconds < LEAST_REFERENCE_SECONDS:
         return _unusable(
             f"The voice clip lasts {clip.seconds:.1f} s; it takes {LEAST_REFERENCE_SECONDS:.0f} s or more.",
@@ -235,20 +235,3 @@ def _as_long_as(samples: npt.NDArray[np.float32], audio: Audio) -> Audio:
     """Praat rounds to its own periods: cut or pad the last milliseconds."""
     count = len(audio.samples)
     return Audio(np.pad(samples[:count], (0, max(0, count - len(samples)))), audio.rate_hz)
-
-
-def _level_as(audio: Audio, model: Audio) -> Audio:
-    """`audio` at the level of `model`, lower if its peaks would not fit."""
-    level, wanted = _rms(audio), _rms(model)
-    peak = float(np.abs(audio.samples).max(initial=0.0))
-    if level == 0.0 or peak == 0.0:
-        return audio
-    return Audio(audio.samples * np.float32(min(wanted / level, _PEAK / peak)), audio.rate_hz)
-
-
-def _rms(audio: Audio) -> float:
-    return float(np.sqrt(np.mean(np.square(audio.samples, dtype=np.float64)))) if len(audio.samples) else 0.0
-
-
-def _level_dbfs(audio: Audio) -> float:
-    return float(20 * np.log10(max(_rms(audio), 1e-9)))
