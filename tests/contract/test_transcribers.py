@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.engines import load as load_engine
-from pipeline.engines.base import Engine, Utterance, Voice
+from pipeline.engines.base import Engine
 from pipeline.equipment import BARE, Equipment
 from pipeline.errors import SynthesisError
-from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Audio, Speech, silence
 from pipeline.sound.resample import resample
 from pipeline.transcribers import LOADERS, load
 from pipeline.transcribers.base import Transcriber
-from pipeline.verify import Transcript, Verdict, verify
-from tests.models.whisper_samples import closed_equipment, need
+from pipeline.verify import Transcript, verify
+from tests.models.whisper_samples import closed_equipment, judged, need, say, verdict_on
 
 SENTENCE = "The fire burned brightly, and the soft light caught the bubbles that flashed in our glasses."
 OTHER = "My breath came with pain, and I am not a young man any more, as everybody knows."
@@ -74,37 +72,10 @@ def transcriber(member: Member, equipment: Equipment) -> Iterator[Transcriber]:
     loaded.close()
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    """The embedded engine, which every machine has."""
-    loaded = load_engine("espeak")
-    yield loaded
-    loaded.close()
-
-
 def strong_enough(member: Member, asked: object) -> None:
     """Skip what the checkpoint of the tests is known to mishear."""
     if asked in member.misheard:
         pytest.skip(f"the small trained checkpoint of {member.name} mishears {asked!r}")
-
-
-def say(engine: Engine, text: str) -> Speech:
-    """Speech by the default voice."""
-    return engine.speak(
-        Utterance(text=text, voice=Voice(name=""), language="en", synthesis=Synthesis(), seed=1)
-    )
-
-
-def judged(transcriber: Transcriber, speech: Speech, expected: str) -> Verdict:
-    """The verdict as a job without settings of its own gets it."""
-    transcript = transcriber.transcribe(speech, expected, "en")
-    return verify(
-        expected,
-        transcript,
-        language="en",
-        max_word_error_rate=transcriber.max_word_error_rate,
-        normalise=transcriber.normalise,
-    )
 
 
 def sounding(samples: np.ndarray, rate_hz: int = 22_050) -> Speech:
@@ -305,5 +276,5 @@ def test_normalising_twice_is_normalising_once(transcriber: Transcriber, text: s
     once = transcriber.normalise(text, "en")
     assert transcriber.normalise(once, "en") == once
     transcript = Transcript(text=text)
-    verdict = verify(text, transcript, language="en", max_word_error_rate=0, normalise=transcriber.normalise)
+    verdict = verdict_on(transcriber, transcript, text, 0)
     assert verdict.word_error_rate == 0

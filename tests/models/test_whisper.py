@@ -14,11 +14,14 @@ from pipeline.errors import InputError, SynthesisError
 from pipeline.sound.audio import Audio, Speech
 from pipeline.transcribers import load
 from pipeline.transcribers.whisper import WhisperTranscriber
+from pipeline.verify import Transcript
 from tests.models.whisper_samples import (
     ENGLISH_ONLY,
     equipment_of,
+    listening,
     need,
     random_equipment,
+    verdict_on,
     write_checkpoint,
 )
 
@@ -37,10 +40,8 @@ def equipment(tmp_path_factory: pytest.TempPathFactory) -> Equipment:
 @pytest.fixture
 def ears(equipment: Equipment) -> Iterator[WhisperTranscriber]:
     """Whisper with it."""
-    loaded = load("whisper", equipment)
-    assert isinstance(loaded, WhisperTranscriber)
-    yield loaded
-    loaded.close()
+    with listening(equipment) as loaded:
+        yield loaded
 
 
 def noise(seconds: float, seed: int = 1) -> Speech:
@@ -315,20 +316,11 @@ NORMALISED = [
 @pytest.mark.parametrize(("expected", "heard"), NORMALISED)
 def test_whispers_normaliser_on_both_sides(ears: WhisperTranscriber, expected: str, heard: str) -> None:
     """What Whisper writes otherwise is no error: spelling, short forms, numbers, hesitation."""
-    from pipeline.verify import Transcript, verify
-
-    verdict = verify(
-        expected, Transcript(text=heard), language="en", max_word_error_rate=0.0, normalise=ears.normalise
-    )
+    verdict = verdict_on(ears, Transcript(text=heard), expected, 0.0)
     assert verdict.passed, verdict
 
 
 @pytest.mark.parametrize("heard", ["two thousand dollars", "two hundred pounds", "to hundred dollar"])
 def test_normaliser_hides_no_errors(ears: WhisperTranscriber, heard: str) -> None:
     """Other amounts stay other amounts."""
-    from pipeline.verify import Transcript, verify
-
-    verdict = verify(
-        "$200", Transcript(text=heard), language="en", max_word_error_rate=0.0, normalise=ears.normalise
-    )
-    assert not verdict.passed
+    assert not verdict_on(ears, Transcript(text=heard), "$200", 0.0).passed

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engines import load as load_engine
+from pipeline.engines.base import Engine
 from pipeline.errors import InputError
 from pipeline.transcribers import load
 from pipeline.transcribers.whisper import WhisperTranscriber
-from pipeline.verify import verify
 from tests.models.whisper_converted import FILES, convert
-from tests.models.whisper_samples import closed_equipment, equipment_of, need, say
+from tests.models.whisper_samples import closed_equipment, equipment_of, listening, need, say, verdict_on
 
 TEXT = "Seven birds came over the water."
 OTHER = "Nobody knows the story of the young doctor."
@@ -34,31 +33,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ears(folder: Path) -> Iterator[WhisperTranscriber]:
     """faster-whisper with it."""
-    loaded = load("whisper", equipment_of(folder, "base", backend="faster-whisper"))
-    assert isinstance(loaded, WhisperTranscriber)
-    yield loaded
-    loaded.close()
+    with listening(equipment_of(folder, "base", backend="faster-whisper")) as loaded:
+        yield loaded
 
 
-def test_hears_what_is_said(ears: WhisperTranscriber) -> None:
+def test_hears_what_is_said(ears: WhisperTranscriber, engine: Engine) -> None:
     """The converted weights hear the words; the small checkpoint does not always know where to stop here."""
-    engine = load_engine("espeak")
     for text, other in ((TEXT, OTHER), (OTHER, TEXT)):
         heard = ears.transcribe(say(engine, text), text, "en-US")
         assert heard.text.startswith(" ".join(text.lower().split()[:3]))
         assert [word.text for word in heard.words] == heard.text.split()
-        rates = [
-            verify(
-                expected, heard, language="en", max_word_error_rate=0.15, normalise=ears.normalise
-            ).word_error_rate
-            for expected in (text, other)
-        ]
+        rates = [verdict_on(ears, heard, expected, 0.15).word_error_rate for expected in (text, other)]
         assert rates[0] < 0.5 < rates[1]
 
 
-def test_same_speech_same_transcript(ears: WhisperTranscriber) -> None:
+def test_same_speech_same_transcript(ears: WhisperTranscriber, engine: Engine) -> None:
     """Without its usual sampling where it is unsure, and in a batch as alone."""
-    engine = load_engine("espeak")
     spoken = [(say(engine, text), "en") for text in (TEXT, OTHER)]
     first = ears.transcribe_batch(spoken)
     assert first == [ears.transcribe(speech, "", "en") for speech, _ in spoken]

@@ -13,16 +13,13 @@ import pytest
 
 from pipeline.booth import Booth
 from pipeline.cache import TakeCache
-from pipeline.engines import load as load_engine
 from pipeline.engines.base import Engine, Spoken, Utterance, Voice
 from pipeline.jobs.settings import Settings
 from pipeline.made import Made
 from pipeline.sound.audio import Audio, Speech
 from pipeline.takes import Choice
-from pipeline.transcribers import load
 from pipeline.transcribers.whisper import WhisperTranscriber
-from pipeline.verify import Verdict, verify
-from tests.models.whisper_samples import closed_equipment, equipment_of, need, say
+from tests.models.whisper_samples import closed_equipment, equipment_of, judged, listening, need, say
 
 HELD_OUT = (
     "The fire burned brightly, and the soft light caught the bubbles that flashed in our glasses.",
@@ -56,29 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ears(folder: Path) -> Iterator[WhisperTranscriber]:
     """Whisper with it."""
-    loaded = load("whisper", equipment_of(folder, "base"))
-    assert isinstance(loaded, WhisperTranscriber)
-    yield loaded
-    loaded.close()
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    """The embedded engine."""
-    loaded = load_engine("espeak")
-    yield loaded
-    loaded.close()
-
-
-def judged(ears: WhisperTranscriber, speech: Speech, expected: str, limit: float | None = None) -> Verdict:
-    """As the booth judges."""
-    return verify(
-        expected,
-        ears.transcribe(speech, expected, "en"),
-        language="en",
-        max_word_error_rate=ears.max_word_error_rate if limit is None else limit,
-        normalise=ears.normalise,
-    )
+    with listening(equipment_of(folder, "base")) as loaded:
+        yield loaded
 
 
 def spoken_by(samples: Sequence[np.ndarray], rate_hz: int) -> Speech:

@@ -1,8 +1,13 @@
-"""Whisper checkpoints for tests: one that has learned a closed vocabulary, and small random ones."""
+"""Whisper checkpoints for tests: one that has learned a closed vocabulary, and small random ones.
+
+And what every test of listening needs: somebody who speaks, somebody who listens, a verdict.
+"""
 
 import importlib.util
 import lzma
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,10 @@ from pipeline.engines.base import Engine, Utterance, Voice
 from pipeline.equipment import Equipment, Listening
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Speech
+from pipeline.transcribers import load
+from pipeline.transcribers.base import Transcriber
+from pipeline.transcribers.whisper import WhisperTranscriber
+from pipeline.verify import Transcript, Verdict, verify
 
 PACKED = Path(__file__).parent / "data" / "whisper-closed.pt.xz"
 "made by `python -m bench.train_whisper`"
@@ -76,3 +85,30 @@ def say(engine: Engine, text: str, language: str = "en", voice: str = "") -> Spe
     return engine.speak(
         Utterance(text=text, voice=Voice(name=voice), language=language, synthesis=Synthesis(), seed=1)
     )
+
+
+@contextmanager
+def listening(equipment: Equipment) -> Iterator[WhisperTranscriber]:
+    """Whisper with that equipment, freed in the end."""
+    ears = load("whisper", equipment)
+    assert isinstance(ears, WhisperTranscriber)
+    yield ears
+    ears.close()
+
+
+def verdict_on(
+    transcriber: Transcriber, heard: Transcript, expected: str, limit: float | None = None
+) -> Verdict:
+    """As the booth judges; without `limit` as for a job without settings of its own."""
+    return verify(
+        expected,
+        heard,
+        language="en",
+        max_word_error_rate=transcriber.max_word_error_rate if limit is None else limit,
+        normalise=transcriber.normalise,
+    )
+
+
+def judged(transcriber: Transcriber, speech: Speech, expected: str) -> Verdict:
+    """The verdict on what is heard in `speech`."""
+    return verdict_on(transcriber, transcriber.transcribe(speech, expected, "en"), expected)
