@@ -1,6 +1,6 @@
 """The one long-lived process: startup, main loop, shutdown.
 
-Has the inbox watched and the workers tended, tells what is going on. Speaks nothing itself and
+Has the inbox watched, the workers tended and told what is going on. Speaks nothing itself and
 never loads a model. Invariants: signal handlers only set a flag; an unusable folder stops the
 intake, never the daemon.
 """
@@ -8,13 +8,11 @@ intake, never the daemon.
 import contextlib
 import ctypes
 import gc
-import os
 import shutil
 import signal
 import time
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
@@ -24,15 +22,15 @@ from pipeline.crew import Crew
 from pipeline.errors import ConfigError, EnvironmentFailure, LedgerDamaged
 from pipeline.events import emit
 from pipeline.files import display, exclusive_lock
-from pipeline.intake.aside import Aside, Errand
+from pipeline.intake.aside import Aside
 from pipeline.intake.claim import end_if_complete
 from pipeline.intake.ignore import IgnoreList
 from pipeline.intake.intake import Intake
 from pipeline.intake.large import LargeTakes
 from pipeline.intake.readiness import Machine
 from pipeline.intake.refused import HEAL_BY_THEMSELVES, refusal
-from pipeline.intake.roots import Role, carries_mark, check_root, memory_key, open_root, try_writing
-from pipeline.intake.watch import PATIENCE_SECONDS, Watch
+from pipeline.intake.roots import Role, check_root, memory_key, open_root, try_writing
+from pipeline.intake.watch import Watch
 from pipeline.jobs.job import Job, JobState
 from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger
@@ -40,12 +38,7 @@ from pipeline.pools.base import WorkerPool
 from pipeline.pools.local import LocalPool
 from pipeline.pruner import Pruner
 from pipeline.sd_notify import Systemd
-from pipeline.service import status_line, stuck
-from pipeline.space import shortage
-from pipeline.status import Snapshot, StatusFile, listed, snapshot_jobs
-
-if TYPE_CHECKING:
-    from pipeline.metrics import Textfile
+from pipeline.teller import Sources, Teller, metrics_of
 
 TICK_SECONDS = 1.0
 ONCE_TICK_SECONDS = 0.1
@@ -53,8 +46,6 @@ STOP_MARGIN_SECONDS = 30.0
 "for the killing of workers and the last words, after `workers.stop_seconds`"
 START_PATIENCE_SECONDS = 5.0
 "between two tries to start on a disk that is full or away"
-MAX_TOLD = 5
-"jobs that wait for room, of which the notes tell; the list of jobs tells of all"
 ONCE_PATIENCE_SECONDS = 10.0
 "trouble that lasts longer ends a run with `once`"
 COLLECT_SECONDS = 60.0
@@ -98,22 +89,14 @@ class Supervisor:
         self._asked = Asked()
         self._given_pool = pool
         self._systemd = systemd or Systemd()
+        self._desk = Aside("status")
+        self._teller = Teller(self._layout, self._systemd, self._desk)
         self._ready = False
-        self._stuck_told = ""
-        self._status, self._status_copy = (
-            StatusFile(path, clock=time.monotonic, wall=time.time)
-            for path in (self._layout.status_file, self._layout.status_copy)
-        )
         self._started_at = time.time()
-        self._tick_trouble = ""
-        self._status_trouble = ""
         self._troubled_since: float | None = None
         self._sources_owed = self._leftovers = True
         self._collect_at = 0.0
         self._large = LargeTakes(self._layout)
-        self._desk = Aside("status")
-        self._publishing: Errand[bool] | None = None
-        self._reload_notes: tuple[str, ...] = ()
 
     # -- lifecycle -------------------------------------------------------------------------------
 
@@ -127,7 +110,7 @@ class Supervisor:
                 self._main_loop()
             finally:
                 self._shutdown()
-        trouble = (*self._trouble(), *self._without_room())
+        trouble = (*self._teller.trouble(), *self._teller.without_room())
         if self._once and trouble:
             raise EnvironmentFailure(" ".join(trouble))
         return 1 if self._once and self._ledger.failed_since(self._started_at) else 0
@@ -154,14 +137,7 @@ class Supervisor:
 
     def _wait_at_start(self, failure: EnvironmentFailure) -> None:
         logger.error("it cannot start yet: {}", failure.in_full)
-        starting = Snapshot(
-            voxspool=__version__, pid=os.getpid(), state="starting", trouble=(failure.in_full,)
-        )
-        with contextlib.suppress(OSError):
-            self._status_copy.write(starting)
-        if carries_mark(self._layout.outbox, Role.OUTBOX):
-            with contextlib.suppress(OSError):
-                self._status.write(starting)
+        self._teller.starting(failure)
         deadline = time.monotonic() + START_PATIENCE_SECONDS
         while not self._asked.stop and time.monotonic() < deadline:
             time.sleep(ONCE_TICK_SECONDS)
@@ -196,15 +172,16 @@ class Supervisor:
         self._crew = Crew(config, pool, self._ledger, self._layout, self._machine, fail=self._end_failed)
         self._hooks = notify.hooks(config.notify)
         self._pruner.configure(config)
-        self._metrics = self._textfile(config)
-
-    def _textfile(self, config: Config) -> "Textfile | None":
-        """Whoever wants no measures does not pay for their library."""
-        if config.metrics_path is None:
-            return None
-        from pipeline.metrics import Textfile
-
-        return Textfile(config.metrics_path, self._ledger, self._layout, self._started_at)
+        self._teller.ask(
+            Sources(
+                ledger=self._ledger,
+                machine=self._machine,
+                watch=self._watch,
+                crew=self._crew,
+                pruner=self._pruner,
+                metrics=metrics_of(config, self._ledger, self._layout, self._started_at),
+            )
+        )
 
     def _recover(self) -> None:
         """What an earlier run left behind is ordinary work."""
@@ -229,9 +206,9 @@ class Supervisor:
         self._systemd.stopping("stopping: each worker ends its chunk", within_seconds=seconds)
         self._pruner.stop()
         try:
-            self._tell_status("stopping", force=True)
-            self._crew.stop(prove_life=self._prove_life)
-            self._tell_status("stopped", force=True)
+            self._teller.tell("stopping", force=True)
+            self._crew.stop(prove_life=self._teller.prove_life)
+            self._teller.tell("stopped", force=True)
         except EnvironmentFailure as error:  # the ledger cannot say whose jobs they were: the next start does
             logger.error("{}", error.in_full)
             self._crew.kill_all()
@@ -241,7 +218,7 @@ class Supervisor:
 
     def on_tick(self) -> None:
         """Everything that is to be looked after, once; what the disk refuses is trouble, not the end."""
-        before, self._tick_trouble = self._tick_trouble, ""
+        before, self._teller.tick_trouble = self._teller.tick_trouble, ""
         for duty in (
             self._reload_if_asked,
             self._tend_crew,
@@ -259,12 +236,12 @@ class Supervisor:
                 raise
             except (EnvironmentFailure, OSError) as error:
                 failure = error if isinstance(error, EnvironmentFailure) else refusal(error, self._layout)
-                self._tick_trouble = failure.in_full
+                self._teller.tick_trouble = failure.in_full
                 logger.error("{}", error)
-                if self._tick_trouble != before:
-                    self._remember(failure.code, self._tick_trouble)
-        self._tell_status("paused" if self._paused() else "running")
-        self._prove_life()
+                if failure.in_full != before:
+                    self._remember(failure.code, failure.in_full)
+        self._teller.tell(self._state())
+        self._teller.prove_life()
         self._collect_garbage()
 
     def _collect_garbage(self) -> None:
@@ -300,56 +277,6 @@ class Supervisor:
         """Something went wrong that is about no single job."""
         with contextlib.suppress(EnvironmentFailure):  # what is wrong may be the ledger itself
             self._ledger.faults.add(code=code, file="", message=message)
-
-    def _tell_status(self, state: str, *, force: bool = False) -> None:
-        """To everybody in the outbox, and to the command line where the outbox is away."""
-        self._write_metrics(state, force=force)
-        if not (force or self._status_copy.due()):
-            return
-        try:
-            self._tell_systemd(state)
-            snapshot = self._snapshot(state)
-        except LedgerDamaged:
-            raise
-        except (EnvironmentFailure, OSError) as error:
-            logger.error("the status cannot be told: {}", error)
-            return
-        self._status_trouble = ""
-        for write in (self._keep_status, self._publish_status):
-            try:
-                write(snapshot)
-            except (EnvironmentFailure, OSError) as error:
-                logger.error("the status cannot be written: {}", error)
-                self._status_trouble = f"The status cannot be written: {error}"
-
-    def _keep_status(self, snapshot: Snapshot) -> None:
-        check_root(self._ledger, self._layout, Role.STATE)
-        self._status_copy.write(snapshot)
-
-    def _publish_status(self, snapshot: Snapshot) -> None:
-        """Never beneath a mount that is away; one that does not answer is not waited for."""
-        if self._publishing is not None and not self._publishing.wait(0.0):
-            return
-        mark = self._ledger.meta(memory_key(Role.OUTBOX, self._layout.outbox))
-        self._publishing = self._desk.send(lambda: self._write_status(mark, snapshot))
-        if self._publishing.wait(PATIENCE_SECONDS):
-            self._publishing.result()
-
-    def _write_status(self, mark: str | None, snapshot: Snapshot) -> bool:
-        if mark is not None:
-            open_root(self._layout.outbox, Role.OUTBOX, expected_uuid=mark, leave_marker=False)
-        return self._status.write(snapshot)
-
-    def _write_metrics(self, state: str, *, force: bool = False) -> None:
-        if self._metrics is None or not (force or self._metrics.due()) or not self._watch.answering:
-            return
-        try:
-            self._metrics.write(state, len(self._trouble()), self._watch.measures())
-        except (EnvironmentFailure, OSError) as error:
-            logger.error("nothing can be measured: {}", error)
-
-    def _metrics_notes(self) -> tuple[str, ...]:
-        return (self._metrics.note,) if self._metrics and self._metrics.note else ()
 
     def _reload_if_asked(self) -> None:
         if self._asked.reload:
@@ -392,10 +319,13 @@ class Supervisor:
     def _tell(self, job: Job) -> None:
         logger.warning("{} {}: {}: {}", job.id, job.source.name, job.state, job.error_message)
         emit(notify.unsuccessful(job), self._hooks)
-        self._prove_life()  # the command that is told may take its time, once for each of many jobs
+        self._teller.prove_life()  # the command that is told may take its time, once for each of many jobs
 
     def _paused(self) -> bool:
         return self._watch.paused()
+
+    def _state(self) -> str:
+        return "paused" if self._paused() else "running"
 
     def _nothing_left(self) -> bool:
         """Nothing settles, nothing is queued, nothing is being done; or nothing can be done."""
@@ -409,7 +339,7 @@ class Supervisor:
 
     def _given_up(self) -> bool:
         """Whether trouble has lasted for longer than a run with `once` waits for it to pass."""
-        if not self._trouble():
+        if not self._teller.trouble():
             self._troubled_since = None
             return False
         now = time.monotonic()
@@ -444,11 +374,11 @@ class Supervisor:
         except ConfigError as error:
             told = f"The configuration was not reloaded: {error.message} {error.hint}".strip()
             logger.error("{}", told)
-            self._reload_notes = (told,)
+            self._teller.reload_notes = (told,)
             self._remember(error.code, told)
             return
-        self._reload_notes = ()
-        if not self._crew.stop(prove_life=self._prove_life, unless=lambda: self._asked.stop):
+        self._teller.reload_notes = ()
+        if not self._crew.stop(prove_life=self._teller.prove_life, unless=lambda: self._asked.stop):
             return
         self._watch.close()
         self._use(_for_once(fresh) if self._once else fresh)
@@ -460,80 +390,7 @@ class Supervisor:
         """After the first look, whatever it found: who waits for a share is not to be killed for it."""
         if self._ready or (self._watch.look_seconds() and not self._paused()):
             return
-        self._ready = self._systemd.ready(self._status_line("paused" if self._paused() else "running"))
-
-    def _tell_systemd(self, state: str) -> None:
-        if self._systemd.listens:
-            self._systemd.status(self._status_line(state))
-
-    def _status_line(self, state: str) -> str:
-        trouble = (*self._trouble(), *self._reload_notes)
-        return status_line(state, self._ledger.counts(), self._ledger.progress(), trouble)
-
-    def _prove_life(self) -> None:
-        """Tell systemd that all is well, if it is. To be called by what goes round, never by a timer."""
-        if not self._systemd.wants_ping:
-            return
-        why = self._stuck()
-        if why and why != self._stuck_told:
-            logger.error("systemd is no longer told that all is well: {}", why)
-        self._stuck_told = why
-        if not why:
-            self._systemd.alive()
-
-    def _stuck(self) -> str:
-        try:
-            running = self._ledger.progress()
-        except EnvironmentFailure:  # it is trouble, and told as such; a new start would not mend the disk
-            running = []
-        return stuck(time.monotonic(), self._watch.look_seconds(), running, self._crew.silence_allowed)
-
-    # -- telling ---------------------------------------------------------------------------------
-
-    def _trouble(self) -> tuple[str, ...]:
-        """What keeps the work from going on."""
-        known = (
-            "" if self._machine.failure is None else self._machine.failure.in_full,
-            self._watch.trouble,
-            self._crew.trouble,
-            self._tick_trouble,
-            self._ledger.meta("trouble") or "",
-        )
-        told = tuple(dict.fromkeys(sentence for sentence in known if sentence))
-        return told or ((self._status_trouble,) if self._status_trouble else ())
-
-    def _without_room(self) -> tuple[str, ...]:
-        """Why jobs wait that would be done on a larger disk, for the first few of them."""
-        room = self._machine.room
-        if room is None or not self._ledger.work_waits():
-            return ()
-        reasons = (
-            (job, shortage(job.spec.need, room))
-            for job in self._ledger.jobs_in(JobState.QUEUED, limit=MAX_TOLD)
-        )
-        return tuple(f"{job.source.name} waits for room: {reason}." for job, reason in reasons if reason)
-
-    def _snapshot(self, state: str) -> Snapshot:
-        waiting = self._watch.waiting()
-        shown = listed(waiting)
-        jobs = snapshot_jobs(
-            self._ledger, self._layout, reachable=self._watch.answering, room=self._machine.room
-        )
-        return Snapshot(
-            voxspool=__version__,
-            pid=os.getpid(),
-            state=state,
-            trouble=self._trouble(),
-            notes=(
-                *self._without_room(),
-                *self._watch.notes(),
-                *self._pruner.notes,
-                *self._reload_notes,
-                *self._metrics_notes(),
-            ),
-            waiting=shown,
-            **{**jobs, "not_listed": {**jobs["not_listed"], "waiting": len(waiting) - len(shown)}},
-        )
+        self._ready = self._systemd.ready(self._teller.status_line(self._state()))
 
 
 def _make_state(layout: Layout) -> None:

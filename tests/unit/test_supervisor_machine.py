@@ -1,16 +1,14 @@
 """What the supervisor does while the machine is at fault, and when it is mended."""
 
 import gc
-import signal
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ledger_samples import a_job, submit
-from test_supervisor_reload import NoWorkers
+from supervisor_samples import started
 
-from pipeline.config import load_config
 from pipeline.errors import EnvironmentFailure, LedgerDamaged
 from pipeline.intake.readiness import Machine
 from pipeline.supervisor import Supervisor
@@ -21,17 +19,10 @@ FULL = EnvironmentFailure("The disk of the outbox is full.", hint="Make room the
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
     """One that has just started."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     file = tmp_path / "config.yaml"
     file.write_text("")
-    made = Supervisor(load_config(file), pool=NoWorkers())
-    made._layout.state.mkdir()
-    made._startup()
-    yield made
-    made._watch.close()
-    made._ledger.close()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with started(file) as made:
+        yield made
 
 
 def test_once_it_is_mended_no_job_waits_for_its_next_try(
@@ -45,10 +36,10 @@ def test_once_it_is_mended_no_job_waits_for_its_next_try(
     ledger.set_meta("trouble", FULL.in_full)
     monkeypatch.setattr(Machine, "look", lambda *_: False)
     supervisor._look_at_machine()
-    assert not ledger.work_waits() and supervisor._trouble() == (FULL.in_full,)
+    assert not ledger.work_waits() and supervisor._teller.trouble() == (FULL.in_full,)
     monkeypatch.setattr(Machine, "look", lambda *_: True)
     supervisor._look_at_machine()
-    assert ledger.work_waits() and supervisor._trouble() == ()
+    assert ledger.work_waits() and supervisor._teller.trouble() == ()
 
 
 def test_what_is_wrong_is_counted_once(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +53,7 @@ def test_what_is_wrong_is_counted_once(supervisor: Supervisor, monkeypatch: pyte
     for _ in range(3):
         supervisor._look_at_machine()
     assert [(kind.code, kind.count) for kind in supervisor._ledger.faults.kinds()] == [("disk_full", 1)]
-    assert supervisor._trouble() == (FULL.in_full,)
+    assert supervisor._teller.trouble() == (FULL.in_full,)
 
 
 def test_a_ledger_that_is_found_damaged_ends_the_daemon(

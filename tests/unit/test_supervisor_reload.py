@@ -1,40 +1,16 @@
 """What the supervisor does between the large steps: what a reload leaves alone, what it proves meanwhile."""
 
-import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from ledger_samples import a_job
+from supervisor_samples import started
 
-from pipeline.config import load_config
 from pipeline.events import JobEnded
-from pipeline.pools.base import Ended
 from pipeline.sd_notify import Systemd
 from pipeline.supervisor import Supervisor
-
-
-class NoWorkers:
-    """A pool in which nobody ever works."""
-
-    def names(self) -> list[str]:
-        """None."""
-        return []
-
-    fill = names
-
-    def reap(self) -> list[Ended]:
-        """None."""
-        return []
-
-    def kill(self, worker: str) -> None:
-        """Nobody to kill."""
-
-    def stop(self) -> None:
-        """Nobody to stop."""
-
-    kill_all = stop
 
 
 @pytest.fixture
@@ -48,15 +24,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def supervisor(file: Path) -> Iterator[Supervisor]:
     """One that has just started and not yet looked at anything."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    made = Supervisor(load_config(file), pool=NoWorkers())
-    made._layout.state.mkdir()
-    made._startup()
-    yield made
-    made._watch.close()
-    made._ledger.close()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with started(file) as made:
+        yield made
 
 
 def test_a_reload_does_not_put_off_the_next_pruning(supervisor: Supervisor, file: Path) -> None:
@@ -79,28 +48,26 @@ def test_a_refused_reload_is_told_until_one_is_taken_over(supervisor: Supervisor
     file.write_text("inbux: x\n")
     supervisor._reload()
     told = "The configuration was not reloaded: config.yaml, line 1: inbux: unknown key; did you mean inbox?"
-    assert supervisor._snapshot("running").notes[0].startswith(told)
-    assert f"| {told}" in supervisor._status_line("running")
+    assert supervisor._teller.snapshot("running").notes[0].startswith(told)
+    assert f"| {told}" in supervisor._teller.status_line("running")
     file.write_text(valid)
     supervisor._reload()
-    assert supervisor._snapshot("running").notes == ()
-    assert supervisor._status_line("running") == "nothing to do"
+    assert supervisor._teller.snapshot("running").notes == ()
+    assert supervisor._teller.status_line("running") == "nothing to do"
 
 
-def test_many_failures_do_not_silence_the_watchdog(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_failures_do_not_silence_the_watchdog(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each runs a command that may take seconds, and a hundred may come in one tick."""
     pings: list[float] = []
     now = [0.0]
     systemd = Systemd("nobody", watchdog_seconds=300.0, clock=lambda: now[0])
     monkeypatch.setattr(systemd, "_send", lambda *lines: pings.append(now[0]) or True)
-    supervisor._systemd = systemd
 
     def slow_command(_event: JobEnded) -> None:
         now[0] += 10.0
 
-    supervisor._hooks = [slow_command]
-    for _ in range(100):
-        supervisor._tell(a_job())
+    with started(file, systemd) as supervisor:
+        supervisor._hooks = [slow_command]
+        for _ in range(100):
+            supervisor._tell(a_job())
     assert max(later - sooner for sooner, later in pairwise(pings)) <= 110.0 and len(pings) > 8
