@@ -41,7 +41,7 @@ def overlaps(daemon: Daemon) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_poison_is_tried_alone_and_given_up_after_three_deaths(poisoned: Make) -> None:
+def test_extended_issue_23_poison_is_tried_alone_and_given_up_after_three_deaths(poisoned: Make) -> None:
     """A broken library, somebody's SIGKILL, a limit on memory: each ends its worker three times, no more."""
     daemon = poisoned(defaults=UNCHECKED, workers={"count": 2}).start()
     assert daemon.process is not None

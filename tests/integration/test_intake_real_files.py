@@ -125,7 +125,9 @@ def test_a_drop_is_claimed_soon_after_its_quiet_period(start: Callable[[bool], I
 
 
 @EVENTS
-def test_a_slow_writer_is_never_cut_short(start: Callable[[bool], Intake], events: bool) -> None:
+def test_octoprint_issue_1760_a_slow_writer_is_never_cut_short(
+    start: Callable[[bool], Intake], events: bool
+) -> None:
     """A file that grows in steps, closed and opened again in between, arrives whole."""
     intake = start(events)
 
@@ -231,7 +233,7 @@ def test_an_empty_file_waits_for_its_content(start: Callable[[bool], Intake], ev
 
 
 @EVENTS
-def test_many_at_once(start: Callable[[bool], Intake], events: bool) -> None:
+def test_stirling_pdf_issue_1214_many_at_once(start: Callable[[bool], Intake], events: bool) -> None:
     """A thousand files in a hundred folders, all claimed, each once, in few scans."""
     intake = start(events)
     for number in range(1000):

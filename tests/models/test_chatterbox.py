@@ -300,7 +300,7 @@ def test_chatterbox_issue_504_no_hook_outlives_its_call(multilingual: Chatterbox
     assert hooks(t3) == 0
 
 
-def test_chatterbox_issue_548_very_short_texts_do_not_fail(
+def test_chatterbox_issue_548_and_435_very_short_texts_do_not_fail(
     multilingual: ChatterboxEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The alignment check of 0.1.7 fails on five tokens; a short text is given spaces."""
@@ -512,7 +512,7 @@ def test_chatterbox_issue_365_nothing_is_asked_of_the_network(multilingual: Chat
     assert model_of(multilingual).tokenizer.cangjie_converter.segmenter is None
 
 
-def test_chatterbox_issue_198_a_missing_watermarker_is_told(
+def test_chatterbox_issue_198_and_390_a_missing_watermarker_is_told(
     small_equipment: Equipment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package's constructor would fail with "NoneType object is not callable"."""

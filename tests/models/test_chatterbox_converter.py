@@ -72,7 +72,9 @@ def test_the_result_is_as_long_as_the_recording(
     assert len(converted(converter, audio, target).samples) == samples
 
 
-def test_another_target_is_another_sound(converter: ChatterboxConverter, target: ChatterboxTarget) -> None:
+def test_extended_issue_31_another_target_is_another_sound(
+    converter: ChatterboxConverter, target: ChatterboxTarget
+) -> None:
     """And the first gives again what it gave before: no voice stays behind."""
     audio = hum(150, 1.0)
     first = converted(converter, audio, target)
@@ -82,7 +84,7 @@ def test_another_target_is_another_sound(converter: ChatterboxConverter, target:
     assert voice_of(converter)._model.ref_dict is None
 
 
-def test_the_target_is_measured_without_gradients(target: ChatterboxTarget) -> None:
+def test_chatterbox_issue_218_the_target_is_measured_without_gradients(target: ChatterboxTarget) -> None:
     """They would hold hundreds of megabytes for as long as the job lasts (chatterbox issue 218)."""
     tensors = [value for value in target.conditions.values.values() if torch.is_tensor(value)]
     assert tensors

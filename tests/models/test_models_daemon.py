@@ -111,7 +111,7 @@ def test_what_a_model_cannot_do_fails_the_job_with_a_sentence(house: SmallDaemon
     assert "does not speak fr" in error["message"]
 
 
-def test_recordings_dropped_together_are_converted_to_the_voice_of_their_folder(
+def test_extended_issue_57_recordings_dropped_together_are_converted_to_the_voice_of_their_folder(
     house: SmallDaemon, tmp_path: Path
 ) -> None:
     """Many files, one default, a result for each: as long as its source, and all of them different."""
@@ -143,7 +143,7 @@ def real_recording(folder: Path) -> Path:
     return recording(folder / "speech.wav", f"{LONG} {LONG}", "en-us+m7")
 
 
-def test_an_idle_worker_lets_go_of_its_models_and_the_next_job_loads_them(
+def test_devnen_issue_168_an_idle_worker_lets_go_of_its_models_and_the_next_job_loads_them(
     small_checkpoints: Path, tmp_path: Path
 ) -> None:
     """The process that held them ends, and another does the next job; no job hears of it."""

@@ -176,7 +176,7 @@ def test_repeated_text_is_noted(tmp_path: Path, decoding: Decoding) -> None:
     ears.close()
 
 
-def test_ext_40_whisper_keeps_the_memory(equipment: Equipment) -> None:
+def test_extended_issue_40_closing_frees_the_model(equipment: Equipment) -> None:
     """Closing frees the model: nothing holds it any more (Ext#40, Ext#23)."""
     ears = load("whisper", equipment)
     ears.transcribe(noise(1), "", "en")
@@ -187,7 +187,9 @@ def test_ext_40_whisper_keeps_the_memory(equipment: Equipment) -> None:
     assert model() is None
 
 
-def test_ext_23_out_of_memory(ears: WhisperTranscriber, decoding: Decoding) -> None:
+def test_extended_issue_40_a_batch_too_large_for_the_device_is_heard_one_by_one(
+    ears: WhisperTranscriber, decoding: Decoding
+) -> None:
     """Where a batch is too much for the device, windows are heard one by one; then it fails in words."""
     import torch
 

@@ -76,7 +76,9 @@ def test_batch_equals_single_on_real_speech(ears: WhisperTranscriber, engine: En
 
 
 @pytest.mark.parametrize("text", [TEXT, HELD_OUT[7]])
-def test_tail_noise_lies_behind_the_last_word(ears: WhisperTranscriber, engine: Engine, text: str) -> None:
+def test_audiobook_tool_pr_18_tail_noise_lies_behind_the_last_word(
+    ears: WhisperTranscriber, engine: Engine, text: str
+) -> None:
     """Noise after the words does not move where the last one ends, so it can be cut off there."""
     speech = say(engine, text)
     assert speech.words is not None

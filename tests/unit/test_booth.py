@@ -95,7 +95,7 @@ def test_no_try_repeats_an_earlier_one(studio: Studio, random: bool) -> None:
 
 
 @RANDOM
-def test_it_stops_at_the_first_pass(studio: Studio, random: bool) -> None:
+def test_extended_issue_44_it_stops_at_the_first_pass(studio: Studio, random: bool) -> None:
     """The third."""
     engine, ears = ScriptedEngine(random=random), ScriptedTranscriber(hears=failing(1, 2))
     choice = studio.booth(engine, ears).record(TEXT)
@@ -330,7 +330,7 @@ def test_an_error_of_one_costs_the_others_nothing(studio: Studio) -> None:
     assert engine.given == [4, 1] and studio.slept == [2.0]
 
 
-def test_what_a_batch_had_done_before_it_failed_is_kept(studio: Studio) -> None:
+def test_devnen_issue_76_what_a_batch_had_done_before_it_failed_is_kept(studio: Studio) -> None:
     """Only the failing one is spoken again in the next attempt at the job."""
     errors = [None, SynthesisError("first"), None, SynthesisError("second")]
     with pytest.raises(SynthesisError, match="second"):

@@ -95,7 +95,7 @@ def noise(seconds: float, level: float = 0.1) -> Audio:
     return Audio((level * samples).astype(np.float32), 24_000)
 
 
-def test_a_clip_is_cut_to_whole_tokens() -> None:
+def test_extended_issue_31_a_clip_is_cut_to_whole_tokens() -> None:
     """Uneven clips gave "Reference mel length is not equal" and, in another tool, the voice before."""
     assert len(checked(noise(2.01), 1.0).samples) % TOKEN_SAMPLES == 0
 

@@ -93,7 +93,7 @@ def test_what_lay_there_at_start_goes_the_same_way(desk: Desk) -> None:
     assert [dropped.relative for dropped in desk.scan(0.1).settled] == ["old.txt"]
 
 
-def test_what_is_not_taken_is_offered_again(desk: Desk) -> None:
+def test_transcription_suite_issue_311_what_is_not_taken_is_offered_again(desk: Desk) -> None:
     """A settled file that the caller leaves is in every scan until it is gone."""
     path = desk.put("a.txt")
     assert desk.settled() == ["a.txt"]
@@ -532,7 +532,7 @@ def test_an_idle_inbox_is_left_alone(tmp_path: Path, mount: Mount, events: bool,
 
 
 @pytest.mark.parametrize("events", [True, False])
-def test_the_next_scan_is_when_a_file_may_settle(desk: Desk, events: bool) -> None:
+def test_filebot_issue_15_the_next_scan_is_when_a_file_may_settle(desk: Desk, events: bool) -> None:
     """Following `next_scan_in` a drop is handed on within 0.3 s of its quiet period."""
     desk.put("a.txt")
     begun = desk.now

@@ -75,7 +75,7 @@ def test_an_unchanged_file_settles_after_its_quiet_period(desk: Desk, network: b
     [{"size": 11}, {"mtime_ns": 1}, {"ctime_ns": 6}, {"inode": 8}, {"blocks": 16}],
     ids=["size", "mtime", "ctime", "inode", "blocks"],
 )
-def test_any_change_starts_the_wait_again(desk: Desk, change: dict[str, int]) -> None:
+def test_pixlstash_pr_621_any_change_starts_the_wait_again(desk: Desk, change: dict[str, int]) -> None:
     """Size, mtime, ctime, inode and blocks count alike: preallocating writers change the blocks only."""
     desk.look(0.0)
     assert desk.look(1.9, status_of(**change)).state is State.SETTLING
@@ -130,7 +130,7 @@ def test_the_quiet_period_has_a_cap(desk: Desk) -> None:
     assert desk.look(500.0, status_of(20)).due == pytest.approx(620.0)
 
 
-def test_a_growing_file_is_told_of_and_never_given_up(desk: Desk) -> None:
+def test_transcription_suite_issue_311_a_growing_file_is_told_of_and_never_given_up(desk: Desk) -> None:
     """After a day of growing it is still looked at, with its size and the last change."""
     for minute in range(24 * 60):
         desk.look(60.0 * minute, status_of(minute + 1))
@@ -146,7 +146,7 @@ def test_a_shrinking_file_is_changing(desk: Desk) -> None:
     assert desk.look(1.0, status_of(50)).reason == "still changing, 50 bytes, last change 0 s ago"
 
 
-def test_empty_files_wait_a_minute(desk: Desk) -> None:
+def test_stirling_pdf_issue_1214_empty_files_wait_a_minute(desk: Desk) -> None:
     """An empty file is most often one whose content is still to come; after 60 s it is handed on."""
     assert desk.look(0.0, status_of(0)).state is State.EMPTY
     assert desk.look(59.0, status_of(0)).reason == "empty so far, last change 59 s ago"

@@ -65,7 +65,9 @@ def taken(eyes: Eyes, clock: Clock, *, passes: int = 1) -> list[str]:
     return drops
 
 
-def test_what_lies_there_is_taken_once(see: Any, layout: Layout, clock: Clock) -> None:
+def test_ebook2audiobook_issue_287_what_lies_there_is_taken_once(
+    see: Any, layout: Layout, clock: Clock
+) -> None:
     """In subfolders too; then the inbox is quiet."""
     eyes = see()
     assert not eyes.watch.quiet(), "nothing was looked at yet"

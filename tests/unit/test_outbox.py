@@ -272,7 +272,7 @@ def test_the_manifest_goes_first_and_comes_last(
 
 
 @pytest.mark.parametrize("failing", range(4))
-def test_a_move_that_fails_leaves_no_manifest(
+def test_epub_to_audiobook_pr_99_a_move_that_fails_leaves_no_manifest(
     publisher: Publisher, layout: Layout, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     """A full disk at any of the four files; once mended, the same job publishes under the same name."""

@@ -318,7 +318,7 @@ def test_a_voice_that_was_changed_meanwhile_is_told(studio: Studio, tmp_path: Pa
 @pytest.mark.parametrize(
     ("stage", "done", "left"), [("speaking", 0, 3), ("speaking", 2, 1), ("encoding", 3, 0)]
 )
-def test_an_interrupted_job_speaks_only_what_is_missing(
+def test_devnen_issue_82_an_interrupted_job_speaks_only_what_is_missing(
     studio: Studio, error: Exception, stage: str, done: int, left: int
 ) -> None:
     """And the result is that of a job that was never interrupted, sample for sample."""
@@ -371,7 +371,7 @@ def peak_megabytes(studio: Studio, sentences: int) -> float:
         tracemalloc.stop()
 
 
-def test_memory_does_not_grow_with_the_sound(studio: Studio) -> None:
+def test_chatterbox_issue_205_memory_does_not_grow_with_the_sound(studio: Studio) -> None:
     """Ten times the text: only its words and records are held, not the sound, which is 19 MB more here."""
     peak_megabytes(studio, 5)  # whatever is loaded once
     short, long = peak_megabytes(studio, 30), peak_megabytes(studio, 330)

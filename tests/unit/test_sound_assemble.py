@@ -143,7 +143,7 @@ def test_spoken_chunks_are_found_where_they_are_told() -> None:
         assert np.square(chunk, dtype=np.float64).sum() == pytest.approx(whole, rel=0.01)
 
 
-def test_no_click_at_a_join() -> None:
+def test_devnen_issue_75_no_click_at_a_join() -> None:
     """Chunks that end at full swing join without a step bigger than the sound's own."""
     joiner = Joiner(RATE_HZ, trim=False)
     part = tone(0.1003, hz=200, peak=0.5)
@@ -160,7 +160,7 @@ def test_chunks_of_another_rate_are_refused() -> None:
 # -- the tail --------------------------------------------------------------------------------------------
 
 
-def test_noise_after_the_last_word_goes() -> None:
+def test_chatterbox_issue_388_noise_after_the_last_word_goes() -> None:
     """As loud as the speech itself, so that no level tells; a rest is left, and it fades."""
     word = spoken("house")
     hissing = Audio(np.concatenate((word.samples, 0.3 * noise(2.0).samples)), RATE_HZ)

@@ -44,7 +44,7 @@ def test_an_unchecked_take_passes() -> None:
     assert climb([take(passed=None), take()])[1] == [1]
 
 
-def test_as_many_passing_takes_are_made_as_were_asked_for() -> None:
+def test_chatterbox_issue_48_of_the_passing_takes_that_were_asked_for_the_shortest_wins() -> None:
     """The shortest of them wins: what follows the words only makes a take longer."""
     outcomes = [
         take(1, seconds=2),

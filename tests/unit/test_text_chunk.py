@@ -177,7 +177,7 @@ def test_nothing_to_say_gives_no_chunks(text: str) -> None:
     assert chunk(text, Chunks()) == []
 
 
-def test_a_short_sentence_joins_its_neighbour() -> None:
+def test_chatterbox_issue_201_a_short_sentence_joins_its_neighbour() -> None:
     """Engines stumble over very short text: “Yes.” goes with the next sentence, “No.” with the last."""
     middle = "This is a sentence of forty characters it"
     assert texts(f"Yes. {middle}. No.", max_chars=60) == [f"Yes. {middle}. No."]

@@ -116,7 +116,7 @@ def test_any_unicode_has_words(text: str, language: str) -> None:
         ("Jan. 5", "january five"),
     ],
 )  # fmt: skip
-def test_what_is_written_equals_what_is_said(one: str, other: str) -> None:
+def test_castwright_issue_976_what_is_written_equals_what_is_said(one: str, other: str) -> None:
     """Both spellings of a pair have the same words."""
     assert said(one) == said(other)
 

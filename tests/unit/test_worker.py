@@ -103,7 +103,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 # -- the ways a job can end ---------------------------------------------------------------------------
 
 
-def test_a_job_that_comes_out_well(shop: Shop) -> None:
+def test_devnen_issue_50_a_job_that_is_done_has_its_files(shop: Shop) -> None:
     """Result published, ledger told, source in done, work folder gone."""
     shop.drop()
     job = shop.work()
