@@ -124,7 +124,8 @@ def _chunks(spec: JobSpec, source: Path, made: Made) -> list[Chunk]:
         made.warnings += decoded.warnings
     prepared = prepare(text, spec.settings.text_rules, spec.settings.language)
     made.warnings += prepared.warnings
-    chunks = chunk(prepared.text, spec.settings.chunks, spec.settings.language)
+    language = spec.settings.language
+    chunks = chunk(prepared.text, spec.settings.chunks.spoken_in(language), language)
     if not chunks:
         raise InputError(
             "There is nothing to speak: the text holds no letter and no digit.",

@@ -13,6 +13,7 @@ import pytest
 from pipeline import engines
 from pipeline.chatterbox import batched
 from pipeline.chatterbox.fast.slots import SlotEngine
+from pipeline.chatterbox.fast.vocoder import Vocoder
 from pipeline.chatterbox.package import LOCK
 from pipeline.engines.base import Utterance, Voice
 from pipeline.engines.chatterbox import ChatterboxEngine
@@ -113,6 +114,14 @@ def test_fast_says_the_same_whoever_is_beside_it(loaded: Load, name: str) -> Non
     assert len(other) != len(alone) or np.abs(other - alone).max() > 1e-2
 
 
+def test_chatterbox_issue_549_two_equal_tokens_in_a_row_do_not_end_it(loaded: Load) -> None:
+    """0.1.7 takes them for a fault and ends the speech; a long vowel is nothing else."""
+    asked = utterances(TEXTS[1:2], temperature=0.05, repetition_penalty=1.0)
+    upstream, ours = (loaded("chatterbox-multilingual", mode) for mode in ("upstream", "exact"))
+    (left_to_itself,), (whole,) = say(upstream, asked), say(ours, asked)
+    assert len(left_to_itself) < 0.5 * 24_000 < len(whole)
+
+
 def test_settings_are_each_ones_own(loaded: Load) -> None:
     """A guided utterance beside one without guidance, warm beside cold."""
     engine = loaded("chatterbox", "exact")
@@ -172,6 +181,82 @@ def test_where_memory_runs_out_fewer_are_spoken_at_a_time(
     outcomes = [spoken.outcome for spoken in engine.speak_all(utterances())]
     assert [getattr(outcome, "code", "") for outcome in outcomes] == ["out_of_memory"] * 4
     engine.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sound_of_several_is_made_at_once_where_that_pays(
+    loaded: Load, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: in batches of like lengths; everybody sounds as alone."""
+    engine: Any = loaded(name, "fast")
+    alone = say(engine, utterances())
+    sizes, waves = [], Vocoder.waves
+    monkeypatch.setattr(
+        Vocoder, "waves", lambda self, mels, chances: sizes.append(len(mels)) or waves(self, mels, chances)
+    )
+    monkeypatch.setattr(engine._slots._decoder, "_frames", 5000)
+    together = say(engine, utterances())
+    assert sum(sizes) == len(TEXTS) and max(sizes) > 1
+    for one, other in zip(alone, together, strict=True):
+        assert len(one) == len(other) and np.abs(one - other).max() < 2e-4
+
+
+def test_where_memory_runs_out_fewer_sounds_are_made_at_a_time(
+    small_equipment: Equipment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halved until it fits, and nobody is left out; of a single one that does not fit it is told."""
+    engine: Any = engines.load("chatterbox", replace(small_equipment, engine_mode="fast"))
+    expected = say(engine, utterances())
+    monkeypatch.setattr(engine._slots._decoder, "_frames", 5000)
+    room, waves = [1], Vocoder.waves
+
+    def waves_within(self: Vocoder, mels: Any, chances: Any) -> Any:
+        if len(mels) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return waves(self, mels, chances)
+
+    monkeypatch.setattr(Vocoder, "waves", waves_within)
+    for one, other in zip(expected, say(engine, utterances()), strict=True):
+        assert np.abs(one - other).max() < 2e-4
+    room[0] = 0
+    outcomes = [spoken.outcome for spoken in engine.speak_all(utterances())]
+    assert [getattr(outcome, "code", "") for outcome in outcomes] == ["out_of_memory"] * 4
+    room[0] = 9
+    say(engine, utterances())
+    engine.close()
+
+
+def test_a_failing_sound_keeps_nobody_from_sounding(
+    small_equipment: Equipment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes with its error, and the others with their sound."""
+    engine: Any = engines.load("chatterbox", replace(small_equipment, engine_mode="fast"))
+    calls, waves = [], Vocoder.waves
+
+    def second_fails(self: Vocoder, mels: Any, chances: Any) -> Any:
+        calls.append(mels)
+        if len(calls) == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return waves(self, mels, chances)
+
+    monkeypatch.setattr(Vocoder, "waves", second_fails)
+    outcomes = [spoken.outcome for spoken in engine.speak_all(utterances())]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, SynthesisError)]
+    assert len(outcomes) == 4 and len(failed) == 1 and "illegal memory access" in failed[0].message
+    engine.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_bits_speak_too(small_equipment: Equipment, name: str) -> None:
+    """As long a text, in a voice nearby; told apart in the manifest and in the cache."""
+    exact: Any = engines.load(name, replace(small_equipment, engine_mode="fast"))
+    rounded: Any = engines.load(name, replace(small_equipment, engine_mode="fast", int8=True))
+    assert rounded.version != exact.version and "int8" in rounded.version
+    for one, other in zip(say(exact, utterances()), say(rounded, utterances()), strict=True):
+        assert len(other) > len(one) / 3
+        assert len(one) != len(other) or not np.array_equal(one, other)
+    exact.close()
+    rounded.close()
 
 
 def test_giving_up_in_the_middle_leaves_the_engine_fit(loaded: Load) -> None:

@@ -84,6 +84,21 @@ def test_extended_issue_31_another_target_is_another_sound(
     assert voice_of(converter)._model.ref_dict is None
 
 
+def test_extended_issue_31_no_target_stays_behind_a_clip_that_failed(
+    converter: ChatterboxConverter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There a clip of uneven length gave a warning, and the recording came back in the voice before."""
+    audio = hum(150, 1.0)
+    own = converted(converter, audio, converter.measure(hum(120, 1.5)))
+    with pytest.raises(InputError):
+        converter.measure(hum(240, 0.4))
+    uneven = Audio(hum(240, 2.0).samples[:-317], RATE_HZ)
+    other = converted(converter, audio, converter.measure(uneven))
+    assert "mel length" not in caplog.text
+    assert not np.array_equal(own.samples, other.samples)
+    assert np.array_equal(converted(converter, audio, converter.measure(uneven)).samples, other.samples)
+
+
 def test_chatterbox_issue_218_the_target_is_measured_without_gradients(target: ChatterboxTarget) -> None:
     """They would hold hundreds of megabytes for as long as the job lasts (chatterbox issue 218)."""
     tensors = [value for value in target.conditions.values.values() if torch.is_tensor(value)]

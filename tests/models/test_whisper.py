@@ -177,7 +177,7 @@ def test_repeated_text_is_noted(tmp_path: Path, decoding: Decoding) -> None:
 
 
 def test_extended_issue_40_closing_frees_the_model(equipment: Equipment) -> None:
-    """Closing frees the model: nothing holds it any more (Ext#40, Ext#23)."""
+    """Closing frees the model: nothing holds it any more."""
     ears = load("whisper", equipment)
     ears.transcribe(noise(1), "", "en")
     model = weakref.ref(ears._model._model)  # type: ignore[attr-defined]

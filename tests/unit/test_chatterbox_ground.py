@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from pipeline.chatterbox import device, models
-from pipeline.chatterbox.reference import TOKEN_SAMPLES, checked
+from pipeline.chatterbox.reference import TOKEN_SAMPLES, checked, read
 from pipeline.errors import EnvironmentFailure, InputError
 from pipeline.sound.audio import Audio
 
@@ -98,6 +99,20 @@ def noise(seconds: float, level: float = 0.1) -> Audio:
 def test_extended_issue_31_a_clip_is_cut_to_whole_tokens() -> None:
     """Uneven clips gave "Reference mel length is not equal" and, in another tool, the voice before."""
     assert len(checked(noise(2.01), 1.0).samples) % TOKEN_SAMPLES == 0
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000])
+def test_subtitle_edit_pr_10972_a_clip_of_any_rate_and_channels_is_the_voice(
+    rate_hz: int, tmp_path: Path
+) -> None:
+    """Elsewhere only 24 kHz mono was; others were copied as they were, and the usual voice spoke."""
+    at = np.arange(2 * rate_hz) / rate_hz
+    left, right = (0.4 * np.sin(2 * np.pi * hz * at) for hz in (220, 330))
+    soundfile.write(tmp_path / "clip.flac", np.stack([left, right], axis=1), rate_hz)
+    clip = read(tmp_path / "clip.flac", 1.0)
+    assert (clip.rate_hz, clip.seconds) == (24_000, 2.0)
+    spectrum = np.abs(np.fft.rfft(clip.samples))
+    assert sorted(np.argsort(spectrum)[-2:] / 2) == pytest.approx([220, 330], abs=0.5)
 
 
 @pytest.mark.parametrize(

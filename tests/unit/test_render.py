@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -355,6 +356,30 @@ def test_what_an_earlier_attempt_left_is_swept_away(studio: Studio) -> None:
     assert rendering.files[0].path.read_bytes()[:4] == b"RIFF"
 
 
+def test_travisvn_issue_23_the_seed_of_every_take_is_told_and_makes_it_again(studio: Studio) -> None:
+    """Of the take that won; from an empty cache the same settings give the same sound."""
+    ears = ScriptedTranscriber(hears=lambda text, n: text if n == 2 else WRONG)
+    wanted, engine = job(), ScriptedEngine()
+    rendering = studio.render(wanted, engine, ears)
+    assert [chunk.tries for chunk in rendering.manifest.chunks] == [2, 2, 2]
+    assert [chunk.seed for chunk in rendering.manifest.chunks] == [u.seed for u in engine.spoken[1::2]]
+    told = rendering.manifest.settings
+    sound = rendering.files[0].path.read_bytes()
+    shutil.rmtree(studio.layout.cache)
+    studio.layout.cache.mkdir()
+    ears = ScriptedTranscriber(hears=lambda text, n: text if n == 2 else WRONG)
+    again = studio.render(job(**told), ScriptedEngine(), ears)
+    assert again.files[0].path.read_bytes() == sound
+
+
+def test_chatterbox_issue_543_a_language_of_syllable_signs_is_cut_shorter(studio: Studio) -> None:
+    """280 Chinese characters take a minute to say, and the model is cut off after 40 s."""
+    sentence = "我們今天去公園散步，看見了很多花。"
+    chunks = studio.render(job(sentence * 40, language="zh", chunks={})).manifest.chunks
+    assert max(len(chunk.text) for chunk in chunks) <= 100
+    assert "".join(chunk.text for chunk in chunks) == sentence * 40
+
+
 # -- size ---------------------------------------------------------------------------------------------
 
 
@@ -383,3 +408,25 @@ def test_work_lies_only_where_it_may(studio: Studio, tmp_path: Path) -> None:
     studio.render(job())
     made = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}
     assert made <= {("state", "work"), ("state", "cache"), ("state", "ledger.db")}
+
+
+BOOK_CHUNKS = 1100
+
+
+def length_of(number: int) -> float:
+    """Seconds of chunk `number`, by which it is known again."""
+    return 0.05 + number % 37 / 1000
+
+
+def test_psdwizzard_issue_42_a_book_of_over_a_thousand_chunks_is_whole_and_in_order(studio: Studio) -> None:
+    """There 999 were joined, and the rest left out; issue 17: some stopped after 300, or 840."""
+    numbered = {f"Sentence number {number} is here.": number for number in range(BOOK_CHUNKS)}
+    engine = ScriptedEngine(rate_hz=8000, seconds=lambda utterance: length_of(numbered[utterance.text]))
+    wanted = job("\n\n".join(numbered), audio={"trim": False}, pauses={"paragraph_ms": 0})
+    rendering = studio.render(wanted, engine)
+    chunks = rendering.manifest.chunks
+    assert [numbered[chunk.text] for chunk in chunks] == list(range(BOOK_CHUNKS))
+    assert len(engine.spoken) == BOOK_CHUNKS
+    ends = np.cumsum([length_of(number) for number in range(BOOK_CHUNKS)])
+    assert [chunk.end_seconds for chunk in chunks] == pytest.approx(ends, abs=0.002)
+    assert soundfile.info(rendering.files[0].path).duration == pytest.approx(ends[-1], abs=0.1)

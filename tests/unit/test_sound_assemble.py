@@ -183,3 +183,12 @@ def test_a_tail_is_left_where_nothing_is_to_be_trimmed() -> None:
     kept = Joiner(RATE_HZ, trim=False).add(sound, pause_ms=0, speech_ends_seconds=0.5)
     cut = Joiner(RATE_HZ).add(sound, pause_ms=0, speech_ends_seconds=0.5)
     assert kept.audio.seconds == 2.0 and cut.end_seconds == pytest.approx(0.8, abs=0.01)
+
+
+def test_voicebox_issue_1108_what_follows_a_long_pause_is_kept() -> None:
+    """Three seconds of silence within the speech, then a sigh and another word: none of it is a tail."""
+    words = [spoken("half a breath").samples, silence(3.0, RATE_HZ).samples, 0.02 * noise(0.5).samples]
+    speech = Audio(np.concatenate([*words, spoken("and then").samples]), RATE_HZ)
+    for ends_seconds in (None, speech.seconds):
+        placed = Joiner(RATE_HZ).add(speech, pause_ms=0, speech_ends_seconds=ends_seconds)
+        assert placed.end_seconds > speech.seconds - 0.2

@@ -217,6 +217,42 @@ def test_a_long_speech_is_cut_between_its_sentences() -> None:
     assert texts(asked, max_chars=50)[1].startswith("“")
 
 
+LOVECRAFT = (
+    "I have looked upon all that the universe has to hold of horror, and even the skies of spring and the "
+    "flowers of summer must ever afterward be poison to me, "
+)
+
+
+def test_extended_issue_21_a_sentence_over_the_limit_is_cut_and_not_left_out() -> None:
+    """Over 700 characters without a full stop; nor do the sentences around it fall out."""
+    text = f"Now hear this. {LOVECRAFT * 5}and so I end. That was it."
+    pieces = texts(text)
+    assert len(LOVECRAFT) * 5 > 700
+    assert " ".join(pieces).split() == text.split()
+    assert pieces[0].startswith("Now hear this.") and pieces[-1].endswith("That was it.")
+
+
+@pytest.mark.parametrize("sentence", [LOVECRAFT, "It rained. ", "word ", "x"])
+def test_chatterbox_issue_60_no_piece_is_longer_than_is_spoken_well(sentence: str) -> None:
+    """Over some 300 characters, or 25 s, the model drifts into gibberish (issues 76, 181, 385, 424, 543)."""
+    pieces = texts(sentence * (3000 // len(sentence)))
+    assert max(map(len, pieces)) <= 300
+    assert sum(map(len, pieces)) > 2900
+
+
+@pytest.mark.parametrize(
+    ("language", "characters_a_second"),
+    [("zh", 5.2), ("zh-TW", 5.2), ("ja-JP", 5.5), ("ko", 8.5), ("de", 13)],
+)
+def test_chatterbox_issue_543_no_piece_lasts_longer_than_is_spoken_well(
+    language: str, characters_a_second: float
+) -> None:
+    """Not in writings either in which one character is a syllable or more: 280 of them take a minute."""
+    limits = Chunks().spoken_in(language)
+    assert 12 < limits.max_chars / characters_a_second < 25
+    assert Chunks(max_chars=40).spoken_in(language).max_chars == 40
+
+
 def test_words_are_cut_only_without_any_space() -> None:
     """A word longer than the limit is cut hard; one that fits never is."""
     assert texts("x" * 100, max_chars=40) == ["x" * 34, "x" * 33, "x" * 33]

@@ -78,7 +78,7 @@ def test_a_short_speech_is_one_window_at_16_khz() -> None:
 
 
 def test_long_speech_is_cut_in_its_pauses() -> None:
-    """Ext#23's crash on long sound: no window is over 30 s, none is cut within a word, nothing is lost."""
+    """No window is over 30 s, none is cut within a word, nothing is lost."""
     audio = joined(tone(24), silence(0.5, RATE_HZ), tone(27), silence(0.4, RATE_HZ), tone(10))
     cut = list(windows(audio))
     assert [window.start_seconds for window in cut] == pytest.approx([0, 24.25, 51.7], abs=0.3)
@@ -206,7 +206,7 @@ def test_english_alone_is_normalised() -> None:
 
 
 def test_closing_closes_the_model() -> None:
-    """Ext#40: what is not used is freed."""
+    """What is not used is freed (extended issue 40)."""
     model = ScriptedModel()
     WhisperTranscriber(model).close()
     assert model.closed
