@@ -76,8 +76,10 @@ class Models(Strict):
     "checkpoints, one folder for each; relative to the configuration file"
     devices: Annotated[tuple[Device, ...], Field(min_length=1, max_length=16, strict=False)] = ("cpu",)
     "one worker process for each; for cpu as many as `workers.count` says"
-    engine_mode: Literal["upstream", "exact", "fast"] = "exact"
+    engine_mode: Literal["upstream", "exact", "fast"] = "fast"
     "how the Chatterbox engines speak"
+    int8: bool = False
+    "whether they round weights to eight bits, on the processor in the mode fast"
     load_seconds: Annotated[float, Field(ge=1, le=3600)] = 300.0
     "a worker that loads for longer is killed and its job fails"
     idle_unload_seconds: Annotated[float, Field(ge=1, le=31_536_000)] | None = 900.0
@@ -240,10 +242,20 @@ def resolve(parsed: ConfigFile, path: Path) -> Config:
     problems = problems_of(parsed.defaults)
     if problems:
         raise ConfigError(f"{path.name}, defaults: {' '.join(problems)}")
+    _refuse_misplaced_int8(parsed.models, path.name)
     values = {
         name: getattr(parsed, name) for name in ConfigFile.model_fields if name in parsed.model_fields_set
     }
     return Config(**{**values, **{name: str(root) for name, root in roots.items()}}, file=path.resolve())
+
+
+def _refuse_misplaced_int8(models: Models, source: str) -> None:
+    if models.int8 and (models.engine_mode != "fast" or set(models.devices) != {"cpu"}):
+        raise ConfigError(
+            f"{source}: models.int8 works on the processor in the mode fast; here models.devices is"
+            f" {', '.join(models.devices)} and models.engine_mode is {models.engine_mode}.",
+            hint="Set models.int8 to false, or models.devices to [cpu] and models.engine_mode to fast.",
+        )
 
 
 def _absolute(base: Path, text: str, name: str) -> Path:

@@ -31,7 +31,9 @@ class Equipment:
     device: str = "cpu"
     "cpu, mps or cuda:N, as torch names it; always a string (resemble-ai/chatterbox issue 533)"
     engine_mode: str = "upstream"
-    "how the Chatterbox engines make speech tokens: upstream | exact | fast"
+    "how the Chatterbox engines speak: upstream | exact | fast"
+    int8: bool = False
+    "whether they round the weights of their products to eight bits (cpu and fast only)"
     listening: Listening = Listening()
 
     @property

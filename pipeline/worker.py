@@ -424,6 +424,7 @@ def _equipment(config: Config, layout: Layout, device: str) -> Equipment:
         measured=layout.measured,
         device=device,
         engine_mode=config.models.engine_mode,
+        int8=config.models.int8,
         listening=Listening(size=whisper.size, backend=whisper.backend, device=whisper.device),
     )
 

@@ -1,9 +1,9 @@
-"""Many utterances at once through one loaded model: their speech tokens in slots, then the sound of each.
+"""Many utterances at once through one loaded model: their speech tokens in slots, then their sound.
 
-The package is asked what it would ask its T3 for, the slots (`fast.slots`) make those tokens, and the
-package makes sound of them and marks it. So nothing that it does to a text is done again here. Knows a
-loaded model and no jobs. Invariants: what comes of an utterance depends on it alone, whoever is spoken
-beside it; in the mode `exact` it is what the package itself says for the same seed.
+The package is asked what it would ask its T3 for, the slots (`fast.slots`) make those tokens, and `decoding`
+gives them their sound. So nothing that the package does to a text is done again here. Knows a loaded model
+and no jobs. Invariants: what comes of an utterance depends on it alone, whoever is spoken
+beside it; in the mode `exact` it is what the package itself says for the same seed, token by token.
 """
 
 import contextlib
@@ -13,8 +13,9 @@ from typing import Any
 
 from loguru import logger
 
+from pipeline.chatterbox.decoding import Decoder, Spelt
 from pipeline.chatterbox.device import free_bytes
-from pipeline.chatterbox.fast.noise import generator_after
+from pipeline.chatterbox.fast.dense import Kernel
 from pipeline.chatterbox.fast.sampling import Settings
 from pipeline.chatterbox.fast.shape import Shape, shape_of
 from pipeline.chatterbox.fast.slots import Done, Prefix, Request, SlotEngine
@@ -25,9 +26,9 @@ from pipeline.chatterbox.speaker import (
     Asked,
     Outcome,
     OutOfMemory,
-    Said,
     Speaker,
     free_memory,
+    no_room,
     translated,
 )
 from pipeline.errors import SynthesisError
@@ -47,9 +48,10 @@ VOICES_KEPT = 4
 class Batched:
     """The slots of one `Speaker`; there are half of them from then on where memory runs out."""
 
-    def __init__(self, speaker: Speaker, mode: str) -> None:
-        """`mode`: exact or fast."""
+    def __init__(self, speaker: Speaker, mode: str, *, int8: bool = False) -> None:
+        """`mode`: exact or fast. `int8`: the weights of products are rounded to eight bits."""
         self._speaker, self._mode = speaker, mode
+        self._kernel: Kernel | None = "int8" if int8 else None
         self._shape = shape_of(speaker.t3)
         self._on_gpu = speaker.device.startswith("cuda")
         voice = speaker.t3.hp.speech_cond_prompt_len + 2
@@ -57,6 +59,7 @@ class Batched:
         self._engine: SlotEngine | None = None
         self._voices: OrderedDict[tuple[str, float], Prefix] = OrderedDict()
         self.slots = self._slots_that_fit()
+        self._decoder = Decoder(speaker, mode, self._kernel)
 
     @property
     def at_once(self) -> int:
@@ -71,16 +74,21 @@ class Batched:
                 requests[index] = self._request(index, one)
             except SynthesisError as error:
                 yield Outcome(index, error)
+        spelt: list[Spelt] = []
         while requests:
             try:
                 for done in self._tokens(list(requests.values())):
                     index = int(str(done.key))
                     del requests[index]
-                    yield Outcome(index, self._sound(asked[index], done))
+                    spelt.append(self._spelt(index, asked[index], done))
+                    if self._decoder.has_enough(spelt):
+                        yield from self._decoder.sound_all(spelt)
+                        spelt.clear()
             except OutOfMemory:
                 if not self._halve():
                     yield from _given_up(requests)
-                    return
+                    break
+        yield from self._decoder.sound_all(spelt)
 
     def close(self) -> None:
         """Free slots and voices."""
@@ -93,7 +101,7 @@ class Batched:
         return MAX_TOKENS if self._shape.llama else MAX_TOKENS + 1
 
     def _request(self, index: int, asked: Asked) -> Request:
-        voice, wanted = self._speaker.wanted(asked)
+        voice, wanted = self._speaker.tokens_wanted(asked)
         tokens = wanted["text_tokens"][0]
         if len(tokens) > LONGEST_TEXT_TOKENS:
             raise SynthesisError(
@@ -139,6 +147,7 @@ class Batched:
                 max_length=self._length,
                 mode="compatible" if self._mode == "exact" else "fast",
                 dtype=self._precision(),
+                kernel=self._kernel,
             )
         return self._engine
 
@@ -172,26 +181,18 @@ class Batched:
         )
         return True
 
-    def _sound(self, asked: Asked, done: Done) -> Said | SynthesisError:
-        """Every voice and noise anew, so that no utterance hears of the others."""
-        tokens, chance = _as_upstream(done, self._shape), None
-        if self._mode == "exact":
-            drawn = len(done.tokens) + (not done.capped)
-            chance = generator_after(asked.seed, drawn, self._shape.speech_vocabulary, self._speaker.device)
-        try:
-            return self._speaker.sound(asked, tokens.to(self._speaker.device), chance=chance)
-        except SynthesisError as error:
-            return error
+    def _spelt(self, index: int, asked: Asked, done: Done) -> Spelt:
+        return Spelt(
+            index=index,
+            asked=asked,
+            tokens=_as_upstream(done, self._shape).to(self._speaker.device),
+            draws=len(done.tokens) + (not done.capped),
+        )
 
 
 def _given_up(requests: Mapping[int, Request]) -> Iterator[Outcome]:
     for index in requests:
-        error = SynthesisError(
-            "The device ran out of memory with a single utterance on it.",
-            hint="Make chunks.max_chars smaller, or free memory on the device.",
-            code="out_of_memory",
-        )
-        yield Outcome(index, error)
+        yield Outcome(index, no_room("with a single utterance on it"))
 
 
 def _as_upstream(done: Done, shape: Shape) -> Any:

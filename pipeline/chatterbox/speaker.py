@@ -73,16 +73,42 @@ class Outcome:
     said: Said | SynthesisError
 
 
-TokenSource = Callable[..., Any]
-"""Stands for T3: called with what `T3.inference` (Turbo: `inference_turbo`) is called with."""
+Source = Callable[..., Any]
+"""Stands for T3, called as `T3.inference` (Turbo: `inference_turbo`), or for S3Gen, called as its
+`inference`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundWanted:
+    """What S3Gen is asked for to give speech tokens their sound."""
+
+    tokens: Any
+    "(n,) speech tokens, all of them with a sound; Turbo's with the silence that the package adds"
+    reference: Mapping[str, Any]
+    "the voice, as S3Gen takes it"
+    steps: int | None
+    "of the flow; None: as many as S3Gen itself takes"
+    fault: str | None
+    "why what comes of these tokens cannot be right"
 
 
 class _Captured(Exception):
-    """Carries what T3 was asked for out of the package's `generate`."""
+    """Carries what a part of the model was asked for out of the package's `generate`."""
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         super().__init__()
         self.arguments = arguments
+
+
+def _capture(**arguments: Any) -> Any:
+    raise _Captured(arguments)
+
+
+@dataclass(slots=True)
+class _Decoder:
+    """In the place of S3Gen while `generate` runs."""
+
+    inference: Source
 
 
 class Speaker:
@@ -97,7 +123,7 @@ class Speaker:
             self.device = self._loaded.device
             self._measured: Measured | None = Measured(self._loaded, equipment.measured)
             self._fault: str | None = None
-            self._source: TokenSource | None = None
+            self._source: Source | None = None
             self._guard()
 
     @property
@@ -114,32 +140,58 @@ class Speaker:
         with LOCK, quiet():
             return self._with_room(lambda: self._attempt(asked))
 
-    def sound(self, asked: Asked, tokens: Any, *, chance: Any = None) -> Said:
-        """Say it with these speech tokens, shape (1, n), in place of T3's; raises as `speak` does.
-
-        `chance`: torch's generator from which the sound's noise is drawn, where it is not to be begun anew.
-        """
-
-        def given(**_: Any) -> Any:
-            if chance is not None:
-                _go_on_with(chance)
-            return tokens
-
-        with LOCK, quiet():
-            return self._with_room(lambda: self._attempt(asked, given))
-
-    def wanted(self, asked: Asked) -> tuple[Any, Mapping[str, Any]]:
+    def tokens_wanted(self, asked: Asked) -> tuple[Any, Mapping[str, Any]]:
         """The voice's conditionals, and what T3 is asked for to say it: tokens of the text and settings."""
-
-        def capture(**arguments: Any) -> Any:
-            raise _Captured(arguments)
-
         with LOCK, quiet():
-            try:
-                self._attempt(asked, capture)
-            except _Captured as captured:
-                return self._conditionals(asked).t3, captured.arguments
-        raise AssertionError("the package never asked T3 for anything")
+            return self._with_room(
+                lambda: (self._conditionals(asked).t3, self._captured(asked, tokens=_capture))
+            )
+
+    def sound_wanted(self, asked: Asked, tokens: Any) -> SoundWanted:
+        """What S3Gen is asked for where T3 answered with `tokens`, shape (1, n).
+
+        Raises SynthesisError (no_speech) where none of them has a sound.
+        """
+        with LOCK, quiet():
+            arguments = self._with_room(
+                lambda: self._captured(asked, tokens=lambda **_: tokens, sound=_capture)
+            )
+            return SoundWanted(
+                tokens=arguments["speech_tokens"].reshape(-1),
+                reference=arguments["ref_dict"],
+                steps=arguments.get("n_cfm_timesteps"),
+                fault=self._fault,
+            )
+
+    def finished(self, asked: Asked, tokens: Any, wave: Any, watermarker: Any = None) -> Said:
+        """What the package makes of S3Gen's `wave`, shape (samples,): marked, and checked by us.
+
+        `watermarker`: in the place of the package's.
+        """
+        with LOCK, quiet():
+            return self._with_room(
+                lambda: self._attempt(
+                    asked,
+                    tokens=lambda **_: tokens,
+                    sound=lambda **_: (wave[None], None),
+                    watermarker=watermarker,
+                )
+            )
+
+    @property
+    def s3gen(self) -> Any:
+        """The package's model of sound."""
+        return self._model().s3gen
+
+    @property
+    def watermarker(self) -> Any:
+        """The package's watermarker, on the processor."""
+        return self._model().watermarker
+
+    def forget_voices(self) -> None:
+        """Take what was measured off the device, for memory."""
+        with LOCK:
+            self._voices().drop()
 
     def close(self) -> None:
         """Free the model and what was measured."""
@@ -159,22 +211,45 @@ class Speaker:
     def _conditionals(self, asked: Asked) -> Any:
         return self._voices().voice(asked.clip, asked.clip_sha256, asked.exaggeration)
 
-    def _attempt(self, asked: Asked, source: TokenSource | None = None) -> Said:
+    def _captured(self, asked: Asked, **parts: Source) -> Mapping[str, Any]:
+        """What the part that is `_capture` was asked for."""
+        try:
+            self._attempt(asked, **parts)
+        except _Captured as captured:
+            return captured.arguments
+        raise AssertionError("the package never asked for anything")
+
+    def _attempt(
+        self,
+        asked: Asked,
+        *,
+        tokens: Source | None = None,
+        sound: Source | None = None,
+        watermarker: Any = None,
+    ) -> Said:
+        """Say it, with `tokens` for T3 and `sound` for S3Gen where these are given."""
         import torch
 
         model = self._model()
-        self._fault, self._source = None, source
+        self._fault, self._source = None, tokens
+        # The loaded S3Gen is others', too: what stands in for it does so on this model alone.
+        parts = {"s3gen": sound and _Decoder(sound), "watermarker": watermarker}
         try:
             model.conds = self._conditionals(asked)
             # Without inference_mode the watermarker keeps half a gigabyte of gradients a call.
-            with seeded(asked.seed), _state_restored(model.t3), torch.inference_mode():
+            with (
+                seeded(asked.seed),
+                _state_restored(model.t3),
+                _replaced(model, parts),
+                torch.inference_mode(),
+            ):
                 spoken = model.generate(asked.text, **asked.settings)
         finally:
             model.conds = self._source = None
         samples: Samples = np.ascontiguousarray(spoken.squeeze(0).numpy(), dtype=np.float32)
         return Said(_usable(samples, asked.text), self._fault)
 
-    def _with_room(self, attempt: Callable[[], Said]) -> Said:
+    def _with_room(self, attempt: Callable[[], T]) -> T:
         """Once more with everything freed where memory ran out; then it is told."""
         try:
             return translated(attempt)
@@ -184,11 +259,7 @@ class Speaker:
         try:
             return translated(attempt)
         except OutOfMemory as error:
-            raise SynthesisError(
-                "The device ran out of memory twice, the second time with nothing else kept on it.",
-                hint="Make chunks.max_chars smaller, or free memory on the device.",
-                code="out_of_memory",
-            ) from error
+            raise no_room("twice, the second time with nothing else kept on it") from error
 
     def _guard(self) -> None:
         """Look at the speech tokens before sound is made of them."""
@@ -213,6 +284,15 @@ class Speaker:
 
 class OutOfMemory(Exception):
     """Ours for what torch calls by several names."""
+
+
+def no_room(how: str) -> SynthesisError:
+    """`how`: follows "The device ran out of memory"."""
+    return SynthesisError(
+        f"The device ran out of memory {how}.",
+        hint="Make chunks.max_chars smaller, or free memory on the device.",
+        code="out_of_memory",
+    )
 
 
 def translated(attempt: Callable[[], T]) -> T:
@@ -318,14 +398,17 @@ def _state_restored(t3: Any) -> Iterator[None]:
         t3.compiled = False
 
 
-def _go_on_with(chance: Any) -> None:
-    """torch's own randomness goes on where that generator is."""
-    import torch
-
-    if chance.device.type == "cuda":
-        torch.cuda.set_rng_state(chance.get_state(), chance.device)
-    else:
-        torch.set_rng_state(chance.get_state())
+@contextmanager
+def _replaced(model: Any, parts: Mapping[str, Any]) -> Iterator[None]:
+    """Meanwhile `model` has these parts, but for those that are None."""
+    before = {name: getattr(model, name) for name, part in parts.items() if part is not None}
+    for name in before:
+        setattr(model, name, parts[name])
+    try:
+        yield
+    finally:
+        for name, part in before.items():
+            setattr(model, name, part)
 
 
 def free_memory() -> None:

@@ -122,7 +122,7 @@ class ChatterboxEngine:
         """`slots`: where several are spoken at once; without, the package speaks them one by one."""
         self.name = manner.family.name
         self.mode = equipment.engine_mode
-        self.version = f"{speaker.version}, {self.mode}"
+        self.version = f"{speaker.version}, {self.mode}{', int8' if equipment.int8 else ''}"
         self.watermark = speaker.watermark
         self.device = equipment.device
         self._manner, self._speaker, self._slots = manner, speaker, slots
@@ -338,7 +338,8 @@ def load(name: str, equipment: Equipment) -> ChatterboxEngine:
         return ChatterboxEngine(manner, speaker, equipment)
     from pipeline.chatterbox.batched import Batched
 
-    return ChatterboxEngine(manner, speaker, equipment, Batched(speaker, equipment.engine_mode))
+    slots = Batched(speaker, equipment.engine_mode, int8=equipment.int8)
+    return ChatterboxEngine(manner, speaker, equipment, slots)
 
 
 def _speech_of(said: Said) -> Speech:

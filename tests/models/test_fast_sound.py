@@ -126,6 +126,33 @@ def test_a_mean_flow_takes_two_steps_and_the_other_ten(monkeypatch: pytest.Monke
         assert len(asked) == steps + 3
 
 
+@pytest.mark.parametrize("mean_flow", [False, True])
+@pytest.mark.parametrize(
+    ("more", "bound"), [({"dtype": torch.float16}, 0.002), ({"kernel": "int8"}, 0.02)], ids=["fp16", "int8"]
+)
+def test_a_rounded_estimator_drifts_no_further_than_this(
+    mean_flow: bool, more: dict[str, Any], bound: float
+) -> None:
+    """Relative distance of the mels: half precision and eight bits are not exact, and say by how much."""
+    model = samples.s3gen(mean_flow=mean_flow)
+    exact = torch.cat(Flow(model).mels([row(index) for index in range(len(LENGTHS))]), 1)
+    rounded = torch.cat(Flow(model, **more).mels([row(index) for index in range(len(LENGTHS))]), 1)
+    assert rounded.dtype == torch.float32
+    drift = float((rounded - exact).norm() / exact.norm())
+    print(f"mean flow {mean_flow}, {more}: {drift:.5f}")
+    assert 0 < drift <= bound
+
+
+def test_in_half_precision_time_is_still_told_exactly() -> None:
+    """Times from 0 to 1000 are half a step apart in fp16; so they are not given to it."""
+    model = samples.s3gen(mean_flow=True)
+    flow = Flow(model, dtype=torch.float16)
+    for start in (0.2041, 0.2043):
+        told = flow._estimator._time(torch.tensor([start]), torch.tensor([0.9]))
+        exact = Flow(model)._estimator._time(torch.tensor([start]), torch.tensor([0.9]))
+        assert float((told.float() - exact).norm() / exact.norm()) < 1e-3
+
+
 @pytest.mark.parametrize("kind", ["english", "turbo"])
 def test_one_seed_goes_through_text_tokens_and_sound_as_in_the_package(kind: str) -> None:
     """What the package's `generate` does between tokenizer and watermark; several at once here."""

@@ -28,7 +28,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "models": {
         "folder": "models",
         "devices": ("cpu",),
-        "engine_mode": "exact",
+        "engine_mode": "fast",
+        "int8": False,
         "load_seconds": 300.0,
         "idle_unload_seconds": 900.0,
         "whisper": {"size": "base", "backend": "openai-whisper", "device": None},
@@ -190,6 +191,16 @@ def test_roots_that_are_one_folder_through_a_link_are_refused(tmp_path: Path) ->
     (tmp_path / "real").mkdir()
     (tmp_path / "alias").symlink_to("real")
     assert "must be separate folders" in refused(tmp_path, "inbox: real\noutbox: alias/x\n")
+
+
+@pytest.mark.parametrize(
+    "rest", ["engine_mode: exact", "engine_mode: upstream", "devices: ['cuda:0']", "devices: [cpu, 'cuda:0']"]
+)
+def test_eight_bits_where_they_cannot_be_are_refused(tmp_path: Path, rest: str) -> None:
+    """They are for the processor and the mode fast, and are never left out in silence."""
+    said = refused(tmp_path, f"models: {{int8: true, {rest}}}\n")
+    assert "models.int8 works on the processor in the mode fast" in said
+    assert load(tmp_path, "models: {int8: true}\n").models.int8
 
 
 def test_names_that_only_begin_alike_are_apart(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class _GptLayer:
             _Normal(state, f"tfmr.h.{index}.{name}", shape, dtype) for name in ("ln_1", "ln_2")
         )
         self._qkv, self._out = conv1d("attn.c_attn"), conv1d("attn.c_proj")
-        self._inner, self._down = conv1d("mlp.c_fc", activation="gelu"), conv1d("mlp.c_proj")
+        self._inner, self._down = conv1d("mlp.c_fc", activation="gelu_tanh"), conv1d("mlp.c_proj")
 
     def __call__(self, hidden: Tensor, attend: Attend, index: int) -> Tensor:
         self._qkv.into(self._first(hidden), attend.qkv)

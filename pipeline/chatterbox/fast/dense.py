@@ -1,7 +1,7 @@
-"""Matrix products with fixed weights, in the three ways that the backbone can have them.
+"""Matrix products with fixed weights, in the three ways that T3's backbone and the flow can have them.
 
 `plain` is what every device has. `packed` keeps the weights in oneDNN's own order, which a processor reads
-two to three times as fast at a few rows, with the same numbers up to rounding. `int8` rounds them to eight
+two to three times as fast, with the same numbers up to rounding. `int8` rounds them to eight
 bits, one scale for each output: faster still, and no longer exact. Knows nothing of what the weights mean.
 """
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 Kernel = Literal["plain", "packed", "int8"]
-Activation = Literal["none", "silu", "gelu"]
-"gelu with tanh, which transformers calls gelu_new"
+Activation = Literal["none", "silu", "gelu", "gelu_tanh"]
+"gelu_tanh is what transformers calls gelu_new"
 
 
 # without VNNI instructions sums of two products saturate at 16 bits; inputs of seven bits keep clear of that
@@ -60,9 +60,9 @@ def best_kernel(device: str, dtype: torch.dtype) -> Kernel:
 def _activate(x: Tensor, activation: Activation) -> Tensor:
     if activation == "silu":
         return functional.silu(x, inplace=True)
-    if activation == "gelu":
-        return functional.gelu(x, approximate="tanh")
-    return x
+    if activation == "none":
+        return x
+    return functional.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 class _Plain:
@@ -96,7 +96,12 @@ class _Plain:
         return torch.mm(x, self._weight) if self._bias is None else torch.addmm(self._bias, x, self._weight)
 
 
-_ONEDNN_NAMES = {"none": ("none", ""), "silu": ("swish", ""), "gelu": ("gelu", "tanh")}
+_ONEDNN_NAMES = {
+    "none": ("none", ""),
+    "silu": ("swish", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+}
 
 
 class _Packed:

@@ -7,6 +7,7 @@ batch would hear it: `CausalMaskedDiffWithXvec` takes a batch and gets it wrong)
 that of the row alone, up to rounding.
 """
 
+import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from pipeline.chatterbox.fast.dense import Kernel, best_kernel, dense
 
 FRAMES_PER_TOKEN = 2
 MELS = 80
@@ -35,11 +38,16 @@ class Row:
 class Flow:
     """The flow of one S3Gen, whose modules are used and left as they are."""
 
-    def __init__(self, s3gen: Any) -> None:
+    def __init__(
+        self, s3gen: Any, *, dtype: torch.dtype = torch.float32, kernel: Kernel | None = None
+    ) -> None:
+        """`dtype` is the estimator's, whose steps are added up in fp32: fp16 is safe, bf16 too coarse."""
         self._flow = s3gen.flow
         self._mean_flow = bool(s3gen.meanflow)
+        estimator = s3gen.flow.decoder.estimator
+        where = next(estimator.parameters()).device.type
         with torch.inference_mode():
-            self._estimator = _Estimator(s3gen.flow.decoder.estimator)
+            self._estimator = _Estimator(estimator, dtype, kernel or best_kernel(where, dtype))
 
     def mels(self, rows: Sequence[Row], *, steps: int | None = None) -> list[Tensor]:
         """(80, frames) for each row, 50 frames a second; upstream takes 10 steps, 2 for a mean flow."""
@@ -128,45 +136,79 @@ class Flow:
 class _Estimator:
     """The slope of the flow: upstream's `ConditionalDecoder` without its questions to the device."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype, kernel: Kernel) -> None:
+        self._clock = module
+        "the module as it is: in half precision times from 0 to 1000 would run into each other"
+        self._dtype = dtype
+        if dtype != torch.float32:
+            module = copy.deepcopy(module).to(dtype)
         self._module = module
-        self._qkv = {
-            id(block): torch.cat([block.attn1.to_q.weight, block.attn1.to_k.weight, block.attn1.to_v.weight])
-            for group in (*module.down_blocks, *module.mid_blocks, *module.up_blocks)
-            for block in group[1]
-        }
+
+        def stage(group: Any) -> tuple[Any, list[_Block], Any]:
+            resnet, blocks, *rest = group
+            return resnet, [_Block(block, kernel) for block in blocks], rest[0] if rest else None
+
+        self._down, self._mid, self._up = (
+            [stage(group) for group in groups]
+            for groups in (module.down_blocks, module.mid_blocks, module.up_blocks)
+        )
 
     def __call__(self, x: Tensor, mask: Tensor, seen: Tensor | None, start: Tensor, end: Tensor) -> Tensor:
-        """(rows, 80, frames) from (rows, 320, frames): state, meaning, speaker and prompt."""
+        """(rows, 80, frames) from (rows, 320, frames): state, meaning, speaker and prompt; fp32 both."""
         module, time = self._module, self._time(start, end)
+        x, mask = x.to(self._dtype), mask.to(self._dtype)
         skipped = []
-        for resnet, blocks, down in module.down_blocks:
-            x = self._transform(blocks, resnet(x, mask, time), seen)
+        for resnet, blocks, down in self._down:
+            x = _transform(blocks, resnet(x, mask, time), seen)
             skipped.append(x)
             x = down(x * mask)
-        for resnet, blocks in module.mid_blocks:
-            x = self._transform(blocks, resnet(x, mask, time), seen)
-        for resnet, blocks, up in module.up_blocks:
-            x = self._transform(blocks, resnet(torch.cat((x, skipped.pop()), dim=1), mask, time), seen)
+        for resnet, blocks, _ in self._mid:
+            x = _transform(blocks, resnet(x, mask, time), seen)
+        for resnet, blocks, up in self._up:
+            x = _transform(blocks, resnet(torch.cat((x, skipped.pop()), dim=1), mask, time), seen)
             x = up(x * mask)
-        return module.final_proj(module.final_block(x, mask) * mask) * mask
+        return (module.final_proj(module.final_block(x, mask) * mask) * mask).float()
 
     def _time(self, start: Tensor, end: Tensor) -> Tensor:
-        module = self._module
-        time = module.time_mlp(module.time_embeddings(start))
-        if not module.meanflow:
-            return time
-        return module.time_embed_mixer(torch.cat((time, module.time_mlp(module.time_embeddings(end))), dim=1))
+        clock = self._clock
+        time = clock.time_mlp(clock.time_embeddings(start))
+        if clock.meanflow:
+            ahead = clock.time_mlp(clock.time_embeddings(end))
+            time = clock.time_embed_mixer(torch.cat((time, ahead), dim=1))
+        return time.to(self._dtype)
 
-    def _transform(self, blocks: Any, x: Tensor, seen: Tensor | None) -> Tensor:
-        x = x.transpose(1, 2).contiguous()
-        for block in blocks:
-            qkv = functional.linear(block.norm1(x), self._qkv[id(block)])
-            query, key, value = qkv.unflatten(-1, (3, block.attn1.heads, -1)).permute(2, 0, 3, 1, 4)
-            found = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-            x = x + block.attn1.to_out[0](found.transpose(1, 2).flatten(2))
-            x = x + block.ff(block.norm3(x))
-        return x.transpose(1, 2).contiguous()
+
+class _Block:
+    """Attention and two products (upstream's `BasicTransformerBlock`), queries, keys and values as one."""
+
+    def __init__(self, module: Any, kernel: Kernel) -> None:
+        attention, (inner, _, outer) = module.attn1, module.ff.net
+        self._heads = int(attention.heads)
+        self._before, self._between = module.norm1, module.norm3
+        qkv = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
+        self._qkv = dense(qkv, kernel=kernel)
+        self._out = dense(attention.to_out[0].weight, attention.to_out[0].bias, kernel=kernel)
+        self._inner = dense(inner.proj.weight, inner.proj.bias, kernel=kernel, activation="gelu")
+        self._outer = dense(outer.weight, outer.bias, kernel=kernel)
+
+    def __call__(self, x: Tensor, rows: int, seen: Tensor | None) -> Tensor:
+        """`x` (rows x frames, width), which may be overwritten."""
+        qkv = self._qkv.activated(self._before(x))
+        query, key, value = qkv.view(rows, -1, 3, self._heads, qkv.shape[1] // 3 // self._heads).permute(
+            2, 0, 3, 1, 4
+        )
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        x = self._out.plus(found.transpose(1, 2).reshape(len(x), -1), x)
+        return self._outer.plus(self._inner.activated(self._between(x)), x)
+
+
+def _transform(blocks: Sequence[_Block], x: Tensor, seen: Tensor | None) -> Tensor:
+    """`x` (rows, width, frames) through all blocks."""
+    rows, width, frames = x.shape
+    x = x.transpose(1, 2).reshape(rows * frames, width)
+    for block in blocks:
+        x = block(x, rows, seen)
+    return x.view(rows, frames, width).transpose(1, 2).contiguous()
 
 
 def _mask(lengths: Sequence[int], longest: int, device: torch.device) -> Tensor:

@@ -84,6 +84,11 @@ class Sampler:
         widest = max(self._top_k_of(s) for s in among)
         self._widest = widest if widest < every or any(s.top_p < 1 for s in among) else None
 
+    @property
+    def plan(self) -> tuple[bool, int | None]:
+        """What tells the operations of one turn from those of another."""
+        return self._wants_guidance, self._widest
+
     def _top_k_of(self, settings: Settings) -> int:
         every = self._shape.speech_vocabulary
         return every if self._shape.llama else min(settings.top_k or every, every)

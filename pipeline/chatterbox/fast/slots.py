@@ -23,6 +23,7 @@ from pipeline.chatterbox.fast.backbone import Backbone
 from pipeline.chatterbox.fast.conditioning import condition
 from pipeline.chatterbox.fast.dense import Kernel, best_kernel
 from pipeline.chatterbox.fast.noise import Mode, noise
+from pipeline.chatterbox.fast.replay import Replay
 from pipeline.chatterbox.fast.sampling import Sampler, Settings
 from pipeline.chatterbox.fast.shape import shape_of
 
@@ -137,6 +138,8 @@ class SlotEngine:
         self._alive = torch.zeros(slots, dtype=torch.bool, device=device)
         self._slot_index = torch.arange(slots, device=device)
         self._taken: dict[int, _Taken] = {}
+        # torch's generators count on the host, which no graph would repeat
+        self._replay = Replay(device if mode == "fast" else "cpu")
 
     # Voices
 
@@ -268,7 +271,10 @@ class SlotEngine:
             rows = 2 * self._slots
         step = self._steps[rows]
         for _ in range(steps):
-            self._advance(step, rows, self._bucket())
+            bucket = self._bucket()
+            self._replay(
+                (rows, bucket, self._sampler.plan), lambda bucket=bucket: self._advance(step, rows, bucket)
+            )
             for taken in self._taken.values():
                 taken.steps += 1
 
