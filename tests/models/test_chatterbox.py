@@ -502,6 +502,48 @@ def test_chatterbox_issue_533_the_device_is_a_string(
     assert type(devices[0]) is str
 
 
+def saved_on_a_gpu(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the file again as if its tensors had been on a GPU, which each of them says in it."""
+    content = torch.load(path, weights_only=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.serialization.location_tag", lambda _storage: "cuda:0")
+        torch.save(content, path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_chatterbox_issue_85_and_96_files_saved_on_a_gpu_load_without_one(
+    small_equipment: Equipment, small_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both the checkpoint's own and the voices that a worker on the GPU has measured."""
+    folder = tmp_path / "chatterbox-multilingual"
+    shutil.copytree(small_checkpoints / folder.name, folder)
+    for path in folder.glob("*.pt"):
+        saved_on_a_gpu(path, monkeypatch)
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(path, weights_only=True)  # left to itself
+    engine = engines.load(folder.name, replace(small_equipment, models=tmp_path))
+    assert isinstance(engine, ChatterboxEngine)
+    assert len(say(engine))
+    engine.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_chatterbox_issue_85_a_voice_measured_on_a_gpu_is_used_without_one(
+    small_equipment: Equipment, clips: Callable[..., Voice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which device measured it is not in its name: the next worker may have another."""
+    equipment = replace(small_equipment, measured=tmp_path)
+    monkeypatch.setattr("torch.serialization.location_tag", lambda _storage: "cuda:0")
+    before, after = (engines.load("chatterbox", equipment) for _ in range(2))
+    assert isinstance(before, ChatterboxEngine) and isinstance(after, ChatterboxEngine)
+    said = say(before, clips(8))
+    spy = Spy(monkeypatch, model_of(after), "prepare_conditionals")
+    assert np.array_equal(say(after, clips(8)), said)
+    assert spy.calls == []
+    before.close()
+    after.close()
+
+
 def test_chatterbox_issue_365_nothing_is_asked_of_the_network(multilingual: ChatterboxEngine) -> None:
     """Loading went without; both clients are told to stay at home (and no test may reach out)."""
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"

@@ -1,5 +1,7 @@
 """What a worker has at hand: loaded when first needed, kept, and refused in one voice where it is missing."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from pipeline.equipment import BARE
 from pipeline.errors import InputError
 from pipeline.jobs.settings import Check
 from pipeline.tools import CHECKER_OF_ENGINE, Tools
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -23,6 +26,31 @@ def told() -> list[str]:
 def tools(told: list[str]) -> Tools:
     """Nothing loaded yet."""
     return Tools(BARE, told.append)
+
+
+MODEL_PACKAGES = "torch torchaudio transformers chatterbox perth whisper faster_whisper huggingface_hub httpx"
+WITHOUT_THEM = f"""
+import sys
+for package in {MODEL_PACKAGES.split()!r}:
+    sys.modules[package] = None  # as if it were not installed
+import pipeline.cli, pipeline.supervisor, pipeline.worker
+from pipeline.equipment import BARE
+from pipeline.jobs.settings import Check
+from pipeline.tools import Tools
+tools = Tools(BARE, lambda _: None)
+print(tools.engine("espeak").name, tools.transcriber(Check(), "espeak").name, tools.converter("espeak").name)
+"""
+
+
+def test_chatterbox_issue_104_without_the_packages_of_the_models_all_else_works() -> None:
+    """Their pins cannot be met everywhere (issues 36, 166, 240, 243): they are loaded with a model and no
+    sooner."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THEM], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["espeak", "pocketsphinx", "praat"], done.stderr
+    named = (REPOSITORY / "requirements-core.txt").read_text().lower()
+    assert not any(package in named for package in ("torch", "transformers", "openai-whisper", "gradio"))
 
 
 def test_a_member_is_loaded_once_and_freed_at_the_end(
