@@ -11,6 +11,7 @@ Invariant: between two polls nothing waits for the device, so a step is a fixed 
 memory.
 """
 
+import functools
 from collections.abc import Generator, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -273,7 +274,7 @@ class SlotEngine:
         for _ in range(steps):
             bucket = self._bucket()
             self._replay(
-                (rows, bucket, self._sampler.plan), lambda bucket=bucket: self._advance(step, rows, bucket)
+                (rows, bucket, self._sampler.plan), functools.partial(self._advance, step, rows, bucket)
             )
             for taken in self._taken.values():
                 taken.steps += 1
