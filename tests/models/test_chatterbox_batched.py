@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import engines
-from pipeline.chatterbox import batched
+from pipeline.chatterbox import batched, speaker
 from pipeline.chatterbox.fast.slots import SlotEngine
 from pipeline.chatterbox.fast.vocoder import Vocoder
 from pipeline.chatterbox.package import LOCK
@@ -120,6 +120,24 @@ def test_chatterbox_issue_549_two_equal_tokens_in_a_row_do_not_end_it(loaded: Lo
     upstream, ours = (loaded("chatterbox-multilingual", mode) for mode in ("upstream", "exact"))
     (left_to_itself,), (whole,) = say(upstream, asked), say(ours, asked)
     assert len(left_to_itself) < 0.5 * 24_000 < len(whole)
+
+
+def faults(engine: ChatterboxEngine) -> list[str | None]:
+    """What is wrong with each take, in the order in which they are done."""
+    spoken = [one.outcome for one in engine.speak_all(utterances())]
+    return [outcome.fault for outcome in spoken if not isinstance(outcome, SynthesisError)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chatterbox_issue_43_being_cut_off_is_told_of_many_at_once(
+    loaded: Load, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of one; what comes to its end is not told of."""
+    engine = loaded(name, "exact")
+    assert faults(engine) == [None] * len(TEXTS)
+    for module in (batched, speaker):
+        monkeypatch.setattr(module, "MAX_TOKENS", 15)
+    assert ["cut off" in (fault or "") for fault in faults(engine)] == [True] * len(TEXTS)
 
 
 def test_settings_are_each_ones_own(loaded: Load) -> None:
