@@ -575,6 +575,15 @@ def test_no_page_is_half_written(page: Path) -> None:
     assert PLACEHOLDERS.search(page.read_text("utf-8")) is None
 
 
+def test_the_page_of_others_bugs_has_every_test_that_is_named_after_one() -> None:
+    """And names no test that there is not."""
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "others-bugs.md").read_text("utf-8")))
+    sources = (path.read_text("utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    there = {name for source in sources for name in re.findall(r"^def (test_\w+)\(", source, re.MULTILINE)}
+    assert named - there == set()
+    assert {name for name in there if re.search(r"_(issue|pr)_\d", name)} - named == set()
+
+
 def requirements(name: str) -> Iterator[tuple[str, str]]:
     """Name and version of each line of a requirements file."""
     for line in (REPOSITORY / name).read_text("utf-8").splitlines():
