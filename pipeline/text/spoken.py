@@ -39,7 +39,7 @@ def _folded(text: str) -> str:
     """Lower case, compatibility forms plain, accents of Latin, Greek and Cyrillic gone; others kept."""
     for _ in range(2):  # folding may uncover what folds again
         text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-        text = unicodedata.normalize("NFC", _LATIN_MARKS.sub("", text))
+        text = unicodedata.normalize("NFC", _LATIN_MARKS.sub("", text)).translate(_APOSTROPHES)
     return text
 
 
