@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
+JOBS   ?= 2
+ALONGSIDE := tests/unit tests/contract tests/fuzz tests/models
+# One thread of torch for each process: more would wait for one another.
+XDIST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: demo run gpu test test-full check format bench bench-drops crashes soak fuzz peers clean install-service uninstall-service
 
@@ -13,9 +17,11 @@ demo: $(VENV)/core.done
 run: $(VENV)/core.done
 	$(PY) daemon.py run --config $(CONFIG)
 
-# Every test that needs no GPU, the models' own on small random checkpoints.
+# Every test that needs no GPU, the models' own on small random checkpoints: file by file in JOBS processes, and
+# then, one after the other, what drives real daemons, signals and clocks and would be late if others ran beside it.
 test: $(VENV)/dev.done $(VENV)/gpu.done
-	VOXSPOOL_TEST_MODELS=1 $(PY) -m pytest -m "not full"
+	VOXSPOOL_TEST_MODELS=1 $(XDIST) $(ALONGSIDE) -m "not full"
+	VOXSPOOL_TEST_MODELS=1 $(PY) -m pytest $(addprefix --ignore=,$(ALONGSIDE)) -m "not full"
 
 # Full-size random weights: 8 GB of memory, half an hour on two cores.
 test-full: $(VENV)/dev.done $(VENV)/gpu.done
@@ -34,7 +40,7 @@ check: $(VENV)/dev.done
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest tests/unit tests/contract -m "not slow"
+	$(XDIST) tests/unit tests/contract -m "not slow"
 
 format: $(VENV)/dev.done
 	$(VENV)/bin/ruff format .
