@@ -38,7 +38,7 @@ def blocks(text: str) -> Iterator[Token]:
     targets: dict[str, Any] = {}
     parser, inline = _block_parser(), _inline_parser()
     if len(pieces) > 1 and "]:" in text:  # what [a link][1] means may stand at the end
-        for _, env in _parsed(pieces, parser, targets):
+        for _, env in _parsed(pieces, parser, {}):
             targets.update(dict.fromkeys(env["references"], _SOMEWHERE))
     for tokens, env in _parsed(pieces, parser, targets):
         for token in tokens:
@@ -65,7 +65,7 @@ def _parsed(
     """The tokens of each piece, and what its links mean: `targets` and its own."""
     opening, is_row = "", False
     for piece in pieces:
-        env: dict[str, Any] = {"references": targets or {}}
+        env: dict[str, Any] = {"references": targets or {}}  # while none are known, each piece has its own
         tokens = parser.parse(opening + piece, env)
         yield tokens[is_row:], env
         opening, is_row = _left_open(tokens, opening + piece, env)
