@@ -1,32 +1,71 @@
-"""Chatterbox's speech tokens, one by one as the package makes them and many at once: `python -m bench.fast`.
+"""Chatterbox as the package speaks and as Voxspool does, side by side in one run: `python -m bench.fast`.
 
-Full-size models with random weights and fixed numbers of tokens, both ways in one run: what counts is the
-ratio. Weights are random, so nothing needs to be downloaded, and nothing is said about how it sounds. Timed
-is what every further token takes: the time for a few tokens is taken off, and taking in voice and text with
-it. `--device cuda:0` measures a graphics card; `--layers 4` is a quick look at a part of the work. On a
-machine that has other things to do, `--threads 1` keeps threads from waiting for each other.
+Models at their real size with random weights, made in memory (nothing is downloaded, nothing is said about
+how it sounds), utterances of a fixed length. First it is proved on this very device that what is fast is
+the same speech; then two tables: speech tokens against how many are spoken at once, and the whole way from
+text to marked sound, by stage. Ratios are against the package's own `generate()`. `--device cuda:0`
+measures a graphics card in some eight minutes; `--small` looks within a minute whether everything works;
+`--svg docs` draws both tables. On a machine with other things to do `--threads 1` keeps threads from
+waiting for each other.
 """
 
 import argparse
-import dataclasses
 import logging
 import os
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-KINDS = ("english", "turbo")
-TEXT_TOKENS = 24
-FEW = 2
-"tokens whose time is taken off"
-PROMPT_TOKENS = {"english": 150, "turbo": 375}
+from bench import fast_chart
+from bench.fast_models import KINDS, asked, build, fixed_length
+from bench.fast_proof import prove, spoken
+
 TOKENS_PER_SECOND = 25
+FEW = 4
+"tokens whose time is taken off, and taking in voice and text with it"
+STAGES = ("tokens", "mel", "sound", "watermark", "rest")
+ON_CPU = {"tokens": 100, "at_once": [1, 2, 4, 8], "utterances": 4}
+ON_GPU = {"tokens": 390, "at_once": [1, 8, 16, 32, 64], "utterances": 128}
+SMALL = {"tokens": 12, "at_once": [1, 4], "utterances": 3}
+
+
+@dataclass
+class Way:
+    """One way to speak, measured."""
+
+    name: str
+    sound_seconds: float
+    "spoken in all"
+    wall_seconds: float
+    stages: dict[str, float] = field(default_factory=dict)
+    "wall seconds of each of STAGES"
+
+    @property
+    def real_time(self) -> float:
+        """Seconds of sound in a second."""
+        return self.sound_seconds / self.wall_seconds
+
+
+@dataclass
+class Found:
+    """All that one kind of model gave."""
+
+    kind: str
+    package_tokens: float
+    "tokens a second"
+    tokens: dict[str, dict[int, float]]
+    "tokens a second by kernel and how many at once"
+    ways: list[Way]
 
 
 def main() -> None:
-    """Print one table."""
+    """Prove, measure, print."""
     options = _options()
     import torch
 
@@ -34,156 +73,202 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     if options.threads:
         torch.set_num_threads(options.threads)
-    load = os.getloadavg()[0]
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {options.device}, torch {torch.__version__}")
-    print(f"{torch.get_num_threads()} threads, load {load:.1f} before; {options.tokens} tokens an utterance")
-    print(f"{'':9}{'':>14}{'utterances':>12}{'tokens/s':>11}{'real time':>11}{'ratio':>8}")
+    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
+    print(f"{time.strftime('%Y-%m-%d')}, {options.device} ({where}), torch {torch.__version__}")
+    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} before")
+    sizes = SMALL if options.small else ON_CPU if options.device == "cpu" else ON_GPU
+    found, right = [], True
     for kind in options.kinds:
-        _measure(kind, options)
-    print(f"load {os.getloadavg()[0]:.1f} after")
+        speaker = build(kind, options.device, small=options.small)
+        print(f"\n{kind}", flush=True)
+        right &= prove(kind, speaker)
+        found.append(_measure(kind, speaker, sizes, options))
+        speaker.close()
+    print(f"\nload {os.getloadavg()[0]:.1f} after")
+    if options.svg:
+        for name, picture in fast_chart.pictures(found, options.device).items():
+            (options.svg / name).write_text(picture, encoding="utf-8")
+    if not right:
+        raise SystemExit("What is fast is not the same speech here: see the lines that say NO.")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.fast", description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--at-once", nargs="+", type=int, default=[1, 4, 8])
-    parser.add_argument("--tokens", type=int, default=18)
-    parser.add_argument("--layers", type=int, default=None, help="fewer than the model has")
+    parser.add_argument("--small", action="store_true", help="shallow models and short utterances")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--kernels", nargs="+", default=None, choices=["plain", "packed", "int8"])
+    parser.add_argument("--svg", type=Path, default=None, help="a folder for the drawings")
     return parser.parse_args()
 
 
-def _measure(kind: str, options: argparse.Namespace) -> None:
-    from pipeline.chatterbox.fast.dense import best_kernel
-
-    t3 = _t3(kind, options.layers).to(options.device)
-    torch = __import__("torch")
-    exact = best_kernel(options.device.partition(":")[0], torch.float32)
-    kernels = options.kernels or ([exact, "int8"] if options.device == "cpu" else [exact])
-    before = _speed(1, lambda tokens: _one_by_one(kind, t3, tokens, options.device), options)
-    _row(kind, "package", 1, before, before)
-    for kernel in kernels:
-        for count in options.at_once:
-            _row(kind, kernel, count, _at_once(kind, t3, kernel, count, options), before)
-
-
-def _row(kind: str, way: str, count: int, speed: float, before: float) -> None:
-    xrt = speed / TOKENS_PER_SECOND
-    print(f"{kind:9}{way:>14}{count:>12}{speed:>11.1f}{xrt:>10.2f}x{speed / before:>8.2f}", flush=True)
-
-
-def _speed(count: int, run: Callable[[int], Any], options: argparse.Namespace) -> float:
-    """Tokens a second of `count` utterances, once their texts are taken in."""
-    few, all_of_them = (_seconds(lambda n=n: run(n), options.device) for n in (FEW, options.tokens))
-    return count * (options.tokens - FEW) / (all_of_them - few)
+def _measure(kind: str, speaker: Any, sizes: dict[str, Any], options: argparse.Namespace) -> Found:
+    found = Found(kind=kind, package_tokens=0.0, tokens={}, ways=[])
+    with fixed_length(sizes["tokens"]):
+        print(f"{'':12}{'real time':>11}{'ratio':>8}   seconds for a second of sound: {', '.join(STAGES)}")
+        for way in _whole(kind, speaker, sizes, options.device):
+            found.ways.append(way)
+            _tell_way(way, found.ways[0])
+    found.package_tokens = sizes["tokens"] / found.ways[0].stages["tokens"]
+    print(f"{'tokens':12}{'at once':>11}{'tokens/s':>11}{'ratio':>8}")
+    print(f"{'package':12}{1:>11}{found.package_tokens:>11.1f}{1:>8.2f}")
+    for kernel in _kernels(options.device):
+        for count in sizes["at_once"]:
+            speed = _tokens_a_second(kind, speaker, kernel, count, sizes["tokens"])
+            found.tokens.setdefault(kernel, {})[count] = speed
+            ratio = speed / found.package_tokens
+            print(f"{kernel:12}{count:>11}{speed:>11.1f}{ratio:>8.2f}", flush=True)
+    return found
 
 
-def _seconds(run: Callable[[], Any], device: str) -> float:
-    """The faster of two runs: on a machine that others use the slower one measures the others."""
-    torch = __import__("torch")
-    best = float("inf")
-    for _ in range(2):
+def _kernels(device: str) -> list[str]:
+    return ["fp32", "int8"] if device == "cpu" else ["fp32", "bf16"]
+
+
+def _tell_way(way: Way, package: Way) -> None:
+    each = "  ".join(f"{way.stages[stage] / way.sound_seconds:.3f}" for stage in STAGES)
+    print(
+        f"{way.name:12}{way.real_time:>10.2f}x{way.real_time / package.real_time:>8.2f}   {each}", flush=True
+    )
+
+
+# From text to marked sound
+
+
+def _whole(kind: str, speaker: Any, sizes: dict[str, Any], device: str) -> Iterator[Way]:
+    """The package, then ours: `exact`, and what is faster still on this device."""
+    from pipeline.chatterbox.batched import Batched
+
+    yield _timed("package", _package_stages(speaker), lambda: [speaker.speak(asked(kind, 1)).samples], device)
+    modes: list[tuple[str, str, bool]] = [("exact", "exact", False)]
+    modes.append(("fast, int8", "fast", True) if device == "cpu" else ("fast", "fast", False))
+    for name, mode, int8 in modes:
+        slots = Batched(speaker, mode, int8=int8)
+        yield _timed(
+            name,
+            _our_stages(),
+            lambda slots=slots: spoken(slots, kind, range(sizes["utterances"])),
+            device,
+        )
+        slots.close()
+
+
+def _timed(name: str, stages: Any, run: Callable[[], list[Any]], device: str) -> Way:
+    """The second of two runs: in the first one libraries choose their kernels, and graphs are captured."""
+    run()
+    with stages as clocks:
         start = time.perf_counter()
-        run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+        samples = run()
+        _wait_for(device)
+        wall = time.perf_counter() - start
+    taken = {stage: clocks.get(stage, 0.0) for stage in STAGES}
+    taken["rest"] = wall - sum(taken.values())
+    return Way(name, sum(len(one) for one in samples) / 24_000, wall, taken)
 
 
-def _at_once(kind: str, t3: Any, kernel: Any, count: int, options: argparse.Namespace) -> float:
-    """Tokens a second of `count` utterances."""
-    from pipeline.chatterbox.fast.sampling import TURBO, Settings
-    from pipeline.chatterbox.fast.slots import Request, SlotEngine
-
-    length = PROMPT_TOKENS[kind] + TEXT_TOKENS + options.tokens + 40
-    engine = SlotEngine(t3, slots=count, max_length=length, mode="fast", kernel=kernel)
-    voice = engine.prepare(_voice(kind))
-    request = Request(
-        key=0,
-        text_tokens=_text(kind),
-        voice=voice,
-        settings=TURBO if kind == "turbo" else Settings(),
-        seed=1,
-    )
-
-    def run(tokens: int) -> None:
-        asked = [dataclasses.replace(request, key=seed, seed=seed, cap=tokens) for seed in range(count)]
-        assert sum(len(done.tokens) for done in engine.run(asked)) == count * tokens
-
-    return _speed(count, run, options)
+@contextmanager
+def _package_stages(speaker: Any) -> Iterator[dict[str, float]]:
+    """How long the package's parts take while this is open."""
+    clocks: dict[str, float] = {}
+    turbo = speaker.t3.is_gpt
+    with ExitStack() as stack:
+        for owner, name, stage in (
+            (speaker.t3, "inference_turbo" if turbo else "inference", "tokens"),
+            (speaker.s3gen, "flow_inference", "mel"),
+            (speaker.s3gen, "hift_inference", "sound"),
+            (speaker.watermarker, "apply_watermark", "watermark"),
+        ):
+            stack.enter_context(patch.object(owner, name, _clocked(getattr(owner, name), clocks, stage)))
+        yield clocks
 
 
-def _one_by_one(kind: str, t3: Any, tokens: int, device: str) -> None:
-    """The package's own loop."""
-    import contextlib
-    import io
+@contextmanager
+def _our_stages() -> Iterator[dict[str, float]]:
+    """How long our parts take while this is open; the package's text work is in the rest."""
+    from pipeline.chatterbox.fast.flow import Flow
+    from pipeline.chatterbox.fast.slots import SlotEngine
+    from pipeline.chatterbox.fast.vocoder import Vocoder
+    from pipeline.chatterbox.speaker import Speaker
 
-    text = _text(kind).to(device)
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-        if kind == "turbo":
-            said = t3.inference_turbo(
-                t3_cond=_voice(kind).to(device=device),
-                text_tokens=text[None],
-                max_gen_len=tokens - 1,
-            )
-        else:
-            said = t3.inference(
-                t3_cond=_voice(kind).to(device=device),
-                text_tokens=text.expand(2, -1),
-                max_new_tokens=tokens,
-                top_p=1.0,
-            )
-    assert said.shape[1] == tokens
-
-
-def _t3(kind: str, layers: int | None) -> Any:
-    """The package's T3 at its full size, with weights that nobody trained and that never come to an end."""
-    import torch
-    from chatterbox.models.t3 import T3
-    from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
-    from chatterbox.models.t3.modules.t3_config import T3Config
-
-    torch.manual_seed(1)
-    hp = T3Config(50276 if kind == "turbo" else 704)
-    if kind == "turbo":
-        hp.llama_config_name, hp.speech_tokens_dict_size, hp.input_pos_emb = "GPT2_medium", 6563, None
-        hp.speech_cond_prompt_len, hp.use_perceiver_resampler, hp.emotion_adv = 375, False, False
-    if layers:
-        name = "n_layer" if kind == "turbo" else "num_hidden_layers"
-        LLAMA_CONFIGS[hp.llama_config_name] |= {name: layers}
-    t3 = T3(hp).eval()
-    with torch.no_grad():
-        # the end is as unlikely as can be: its score is always far below the others'
-        if t3.speech_head.bias is None:
-            t3.speech_head = torch.nn.Linear(t3.dim, hp.speech_tokens_dict_size)
-            t3.speech_head.bias.zero_()
-        t3.speech_head.bias[hp.stop_speech_token] = -1e4
-    if kind == "turbo":
-        del t3.tfmr.wte  # as the package does when it loads one
-    return t3
+    clocks: dict[str, float] = {}
+    with ExitStack() as stack:
+        for owner, name, stage in (
+            (SlotEngine, "prepare", "tokens"),
+            (SlotEngine, "__init__", "tokens"),
+            (Flow, "mels", "mel"),
+            (Vocoder, "waves", "sound"),
+            (Speaker, "finished", "watermark"),
+        ):
+            stack.enter_context(patch.object(owner, name, _clocked(getattr(owner, name), clocks, stage)))
+        stack.enter_context(patch.object(SlotEngine, "run", _clocked_run(SlotEngine.run, clocks)))
+        yield clocks
 
 
-def _voice(kind: str) -> Any:
-    import torch
-    from chatterbox.models.t3.modules.cond_enc import T3Cond
+def _clocked(function: Callable[..., Any], clocks: dict[str, float], stage: str) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _wait_for()
+            clocks[stage] = clocks.get(stage, 0.0) + time.perf_counter() - start
 
-    return T3Cond(
-        speaker_emb=torch.randn(1, 256, generator=torch.Generator().manual_seed(1)),
-        cond_prompt_speech_tokens=torch.arange(PROMPT_TOKENS[kind])[None],
-        emotion_adv=0.5 * torch.ones(1, 1, 1),
-    )
+    return timed
 
 
-def _text(kind: str) -> Any:
+def _clocked_run(run: Callable[..., Any], clocks: dict[str, float]) -> Callable[..., Any]:
+    """What passes while a generator works, and not while it waits."""
+
+    def timed(*args: Any) -> Iterator[Any]:
+        running = run(*args)
+        step = _clocked(lambda: next(running, None), clocks, "tokens")
+        while (done := step()) is not None:
+            yield done
+
+    return timed
+
+
+def _wait_for(device: str = "cuda") -> None:
     import torch
 
-    text = torch.arange(1, TEXT_TOKENS + 1)
-    if kind == "english":
-        text[0], text[-1] = 255, 0
-    return text
+    if device.startswith("cuda") and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+# Speech tokens alone
+
+
+def _tokens_a_second(kind: str, speaker: Any, kernel: str, count: int, tokens: int) -> float:
+    """Of `count` utterances at once, once their texts are taken in."""
+    import torch
+
+    from pipeline.chatterbox.batched import Batched
+
+    dtype = torch.bfloat16 if kernel == "bf16" else torch.float32
+    with patch.object(Batched, "_precision", lambda _: dtype):
+        slots = Batched(speaker, "fast", int8=kernel == "int8")
+        slots.slots = count
+
+        def seconds(length: int) -> float:
+            import dataclasses
+
+            requests = [
+                dataclasses.replace(slots._request(seed, asked(kind, seed)), cap=length)
+                for seed in range(count)
+            ]
+            best = float("inf")
+            for _ in range(2):
+                start = time.perf_counter()
+                made = sum(len(done.tokens) for done in slots._tokens(requests))
+                _wait_for()
+                best = min(best, time.perf_counter() - start)
+                assert made == count * length, made
+            return best
+
+        some = min(tokens, 40)
+        speed = count * (some - FEW) / (seconds(some) - seconds(FEW))
+        slots.close()
+    return speed
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -114,17 +114,23 @@ class _Decoder:
 class Speaker:
     """A model on its device, with the voices that it knows."""
 
-    def __init__(self, family: Family, equipment: Equipment) -> None:
+    def __init__(self, loaded: Loaded, measured: Path) -> None:
+        """`measured`: the folder where voices are kept."""
         with LOCK:
-            self._loaded: Loaded | None = models.load(family, equipment)
-            self.version = self._loaded.version
-            self.watermark = self._loaded.watermark
-            self.folder = self._loaded.folder
-            self.device = self._loaded.device
-            self._measured: Measured | None = Measured(self._loaded, equipment.measured)
+            self._loaded: Loaded | None = loaded
+            self.version = loaded.version
+            self.watermark = loaded.watermark
+            self.folder = loaded.folder
+            self.device = loaded.device
+            self._measured: Measured | None = Measured(loaded, measured)
             self._fault: str | None = None
             self._source: Source | None = None
             self._guard()
+
+    @classmethod
+    def load(cls, family: Family, equipment: Equipment) -> Self:
+        """One with the model that the equipment has; raises what `models.load` raises."""
+        return cls(models.load(family, equipment), equipment.measured)
 
     @property
     def t3(self) -> Any:

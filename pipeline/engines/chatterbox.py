@@ -333,7 +333,7 @@ def load(name: str, equipment: Equipment) -> ChatterboxEngine:
     from pipeline.chatterbox.speaker import Speaker
 
     manner = MANNERS[name]
-    speaker = Speaker(manner.family, equipment)
+    speaker = Speaker.load(manner.family, equipment)
     if equipment.engine_mode == "upstream":
         return ChatterboxEngine(manner, speaker, equipment)
     from pipeline.chatterbox.batched import Batched
