@@ -8,7 +8,7 @@ ALONGSIDE := tests/unit tests/contract tests/fuzz tests/models
 # One thread of torch for each process: more would wait for one another.
 XDIST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo run gpu test test-full check format bench bench-drops crashes soak fuzz peers clean install-service uninstall-service
+.PHONY: demo run gpu test test-full check format bench bench-carry bench-drops crashes soak fuzz peers clean install-service uninstall-service
 
 demo: $(VENV)/core.done
 	$(PY) daemon.py --config $(CONFIG) submit examples/hello.txt
@@ -61,6 +61,12 @@ soak: $(VENV)/core.done
 # "--target 'job file'"; what the coverage engine learnt is kept in .fuzz/, and the next run goes on from there.
 fuzz: $(VENV)/fuzz.done
 	$(PY) -m tests.fuzz $(FUZZ)
+
+# What bench.fast needs on a machine with PyTorch and transformers alone, to be copied along (50 MB); as in requirements.txt.
+CARRIED := chatterbox-tts resemble-perth s3tokenizer diffusers conformer einops omegaconf pyloudnorm loguru
+bench-carry: $(VENV)/gpu.done
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --upgrade --target .carried \
+		$$($(PY) -c "import sys; from importlib.metadata import version; print(*(f'{n}=={version(n)}' for n in sys.argv[1:]))" $(CARRIED))
 
 # 10,000 one-line texts dropped at once; takes the better part of an hour on two cores.
 bench-drops: $(VENV)/core.done

@@ -10,6 +10,7 @@ waiting for each other.
 """
 
 import argparse
+import dataclasses
 import logging
 import os
 import platform
@@ -17,15 +18,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from bench import fast_chart
-from bench.fast_models import KINDS, asked, build, fixed_length
-from bench.fast_proof import prove, spoken
+from bench import bare, fast_chart
 
+KINDS = ("english", "turbo")
 TOKENS_PER_SECOND = 25
 FEW = 4
 "tokens whose time is taken off, and taking in voice and text with it"
@@ -35,7 +34,7 @@ ON_GPU = {"tokens": 390, "at_once": [1, 8, 16, 32, 64], "utterances": 128}
 SMALL = {"tokens": 12, "at_once": [1, 4], "utterances": 3}
 
 
-@dataclass
+@dataclasses.dataclass
 class Way:
     """One way to speak, measured."""
 
@@ -43,7 +42,7 @@ class Way:
     sound_seconds: float
     "spoken in all"
     wall_seconds: float
-    stages: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
     "wall seconds of each of STAGES"
 
     @property
@@ -52,7 +51,7 @@ class Way:
         return self.sound_seconds / self.wall_seconds
 
 
-@dataclass
+@dataclasses.dataclass
 class Found:
     """All that one kind of model gave."""
 
@@ -67,7 +66,11 @@ class Found:
 def main() -> None:
     """Prove, measure, print."""
     options = _options()
+    missing = bare.prepare(options.carried)
     import torch
+
+    from bench.fast_models import build
+    from bench.fast_proof import prove
 
     warnings.simplefilter("ignore")
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -76,6 +79,8 @@ def main() -> None:
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
     print(f"{time.strftime('%Y-%m-%d')}, {options.device} ({where}), torch {torch.__version__}")
     print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} before")
+    for sentence in missing:
+        print(sentence)
     sizes = SMALL if options.small else ON_CPU if options.device == "cpu" else ON_GPU
     found, right = [], True
     for kind in options.kinds:
@@ -98,11 +103,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--small", action="store_true", help="shallow models and short utterances")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--carried", type=Path, default=None, help="the folder that make bench-carry filled")
     parser.add_argument("--svg", type=Path, default=None, help="a folder for the drawings")
     return parser.parse_args()
 
 
 def _measure(kind: str, speaker: Any, sizes: dict[str, Any], options: argparse.Namespace) -> Found:
+    from bench.fast_models import fixed_length
+
     found = Found(kind=kind, package_tokens=0.0, tokens={}, ways=[])
     with fixed_length(sizes["tokens"]):
         print(f"{'':12}{'real time':>11}{'ratio':>8}   seconds for a second of sound: {', '.join(STAGES)}")
@@ -137,6 +145,8 @@ def _tell_way(way: Way, package: Way) -> None:
 
 def _whole(kind: str, speaker: Any, sizes: dict[str, Any], device: str) -> Iterator[Way]:
     """The package, then ours: `exact`, and what is faster still on this device."""
+    from bench.fast_models import asked
+    from bench.fast_proof import spoken
     from pipeline.chatterbox.batched import Batched
 
     yield _timed("package", _package_stages(speaker), lambda: [speaker.speak(asked(kind, 1)).samples], device)
@@ -242,6 +252,7 @@ def _tokens_a_second(kind: str, speaker: Any, kernel: str, count: int, tokens: i
     """Of `count` utterances at once, once their texts are taken in."""
     import torch
 
+    from bench.fast_models import asked
     from pipeline.chatterbox.batched import Batched
 
     dtype = torch.bfloat16 if kernel == "bf16" else torch.float32
@@ -250,8 +261,6 @@ def _tokens_a_second(kind: str, speaker: Any, kernel: str, count: int, tokens: i
         slots.slots = count
 
         def seconds(length: int) -> float:
-            import dataclasses
-
             requests = [
                 dataclasses.replace(slots._request(seed, asked(kind, seed)), cap=length)
                 for seed in range(count)

@@ -17,7 +17,6 @@ from pipeline.chatterbox.models import ENGLISH, TURBO, Loaded
 from pipeline.chatterbox.package import package, quiet
 from pipeline.chatterbox.speaker import Asked, Speaker
 
-KINDS = ("english", "turbo")
 LETTERS_PER_TOKEN = 1.6
 "of the English tokenizer; 245 letters are some 155 tokens"
 PROMPT_TOKENS = {"english": 150, "turbo": 375}
@@ -31,7 +30,7 @@ TEXT = (
 
 
 def build(kind: str, device: str, *, small: bool = False) -> Speaker:
-    """A model of one of `KINDS`, in front of which is all that the daemon has in front of it.
+    """A model, english or turbo, in front of which is all that the daemon has in front of it.
 
     `small`: few layers, for a quick look whether everything works.
     """

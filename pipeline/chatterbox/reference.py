@@ -7,12 +7,11 @@ long enough, and a whole number of the 40 ms that one speech token lasts.
 import io
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.errors import InputError
 from pipeline.files import display
-from pipeline.sound.audio import Audio, Samples
+from pipeline.sound.audio import Audio
 from pipeline.sound.decode import decode
+from pipeline.sound.level import level_dbfs
 
 RATE_HZ = 24_000
 MAX_SECONDS = 30.0
@@ -61,11 +60,3 @@ def as_wav(audio: Audio) -> io.BytesIO:
     soundfile.write(stream, audio.samples, audio.rate_hz, format="WAV", subtype="FLOAT")
     stream.seek(0)
     return stream
-
-
-def level_dbfs(samples: Samples) -> float:
-    """Root mean square level."""
-    if not len(samples):
-        return -180.0
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
-    return float(10 * np.log10(max(power, 1e-18)))

@@ -1,15 +1,17 @@
 """The side-by-side measurement itself: its proof can fail, its figures add up, its drawings are drawings."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("chatterbox")
 
-from bench import fast, fast_chart  # noqa: E402
+from bench import bare, fast, fast_chart  # noqa: E402
 from bench.fast_models import build, fixed_length  # noqa: E402
 from bench.fast_proof import prove  # noqa: E402
 from pipeline.chatterbox.fast.flow import Flow  # noqa: E402
@@ -57,3 +59,18 @@ def test_stages_add_up_and_are_drawn(turbo: Any) -> None:
     for picture in pictures.values():
         texts = [part.text for part in ElementTree.fromstring(picture).iter() if part.tag.endswith("text")]
         assert any("turbo" in str(text) for text in texts)
+
+
+def test_stand_ins_compute_what_they_stand_for() -> None:
+    """Where a machine lacks librosa and scipy: the same filters, the same window, nearly the same sound."""
+    librosa, signal = pytest.importorskip("librosa"), pytest.importorskip("scipy.signal")
+    filters = {"sr": 16_000, "n_fft": 400, "n_mels": 128}
+    assert bare._mel_filters(**filters) == pytest.approx(librosa.filters.mel(**filters), abs=1e-6)
+    assert bare._window("hann", 16) == pytest.approx(signal.get_window("hann", 16, fftbins=True), abs=1e-6)
+    tone = np.sin(np.arange(24_000, dtype=np.float32) / 9)
+    ours, theirs = (
+        one.resample(tone, orig_sr=24_000, target_sr=32_000) for one in (bare._librosa(), librosa)
+    )
+    assert len(ours) == len(theirs) and np.abs(ours - theirs)[500:-500].max() < 1e-3
+    found = Path(bare._pkg_resources().resource_filename("perth", "__init__.py"))
+    assert found.is_file()
