@@ -68,8 +68,8 @@ class Replay:
         except RuntimeError as error:
             self._captures = False
             logger.warning(
-                "CUDA graphs cannot be used here, so that each operation is launched by itself and speech takes"
-                " longer: {}",
+                "CUDA graphs cannot be used here; each operation is launched by itself, and speech takes longer:"
+                " {}",
                 str(error).splitlines()[0],
             )
             return None
