@@ -104,11 +104,14 @@ def _capture(**arguments: Any) -> Any:
     raise _Captured(arguments)
 
 
-@dataclass(slots=True)
 class _Decoder:
-    """In the place of S3Gen while `generate` runs."""
+    """In the place of S3Gen while `generate` runs: its own but for the sound."""
 
-    inference: Source
+    def __init__(self, s3gen: Any, inference: Source) -> None:
+        self._s3gen, self.inference = s3gen, inference
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s3gen, name)
 
 
 class Speaker:
@@ -239,7 +242,7 @@ class Speaker:
         model = self._model()
         self._fault, self._source = None, tokens
         # The loaded S3Gen is others', too: what stands in for it does so on this model alone.
-        parts = {"s3gen": sound and _Decoder(sound), "watermarker": watermarker}
+        parts = {"s3gen": sound and _Decoder(model.s3gen, sound), "watermarker": watermarker}
         try:
             model.conds = self._conditionals(asked)
             # Without inference_mode the watermarker keeps half a gigabyte of gradients a call.

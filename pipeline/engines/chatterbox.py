@@ -213,6 +213,7 @@ class ChatterboxEngine:
         """Free the model."""
         if self._slots is not None:
             self._slots.close()
+            self._slots = None  # it holds parts of the model
         self._speaker.close()
 
     def _arguments(self, utterance: Utterance) -> dict[str, Any]:

@@ -461,14 +461,17 @@ def test_what_the_package_raises_becomes_ours(
         say(english)
 
 
-def test_closing_lets_go_of_the_model(small_equipment: Equipment) -> None:
-    """Nothing else holds it."""
-    engine = engines.load("chatterbox", small_equipment)
+@pytest.mark.parametrize("mode", ["upstream", "fast"])
+def test_closing_lets_go_of_the_model(small_equipment: Equipment, mode: str) -> None:
+    """Nothing else holds it; what several are spoken with goes too, with its copies of weights."""
+    engine = engines.load("chatterbox", replace(small_equipment, engine_mode=mode))
     assert isinstance(engine, ChatterboxEngine)
-    model = weakref.ref(model_of(engine).t3)
+    say(engine)
+    held = [weakref.ref(model_of(engine).t3)]
+    held += [] if engine._slots is None else [weakref.ref(engine._slots)]
     engine.close()
     gc.collect()
-    assert model() is None
+    assert [one() for one in held] == [None] * len(held)
 
 
 def test_two_engines_of_one_file_hold_one_decoder(

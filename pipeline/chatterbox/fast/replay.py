@@ -68,8 +68,7 @@ class Replay:
         except RuntimeError as error:
             self._captures = False
             logger.warning(
-                "CUDA graphs cannot be used here; each operation is launched by itself, and speech takes longer:"
-                " {}",
+                "CUDA graphs cannot be used here, and speech takes longer without them: {}",
                 str(error).splitlines()[0],
             )
             return None
