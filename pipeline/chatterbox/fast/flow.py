@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.chatterbox.fast import tiles
 from pipeline.chatterbox.fast.dense import Kernel, best_kernel, dense
 
 FRAMES_PER_TOKEN = 2
@@ -183,7 +184,7 @@ class _Block:
 
     def __init__(self, module: Any, kernel: Kernel) -> None:
         attention, (inner, _, outer) = module.attn1, module.ff.net
-        self._heads = int(attention.heads)
+        self._heads, self._tiled = int(attention.heads), kernel != "plain"
         self._before, self._between = module.norm1, module.norm3
         qkv = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
         self._qkv = dense(qkv, kernel=kernel)
@@ -197,8 +198,11 @@ class _Block:
         query, key, value = qkv.view(rows, -1, 3, self._heads, qkv.shape[1] // 3 // self._heads).permute(
             2, 0, 3, 1, 4
         )
-        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        x = self._out.plus(found.transpose(1, 2).reshape(len(x), -1), x)
+        if seen is None and self._tiled:
+            found = tiles.attention(query, key, value)
+        else:
+            found = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2)
+        x = self._out.plus(found.reshape(len(x), -1), x)
         return self._outer.plus(self._inner.activated(self._between(x)), x)
 
 
