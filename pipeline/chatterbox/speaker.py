@@ -88,8 +88,6 @@ class SoundWanted:
     "the voice, as S3Gen takes it"
     steps: int | None
     "of the flow; None: as many as S3Gen itself takes"
-    fault: str | None
-    "why what comes of these tokens cannot be right"
 
 
 class _Captured(Exception):
@@ -169,7 +167,6 @@ class Speaker:
                 tokens=arguments["speech_tokens"].reshape(-1),
                 reference=arguments["ref_dict"],
                 steps=arguments.get("n_cfm_timesteps"),
-                fault=self._fault,
             )
 
     def finished(self, asked: Asked, tokens: Any, wave: Any, watermarker: Any = None) -> Said:

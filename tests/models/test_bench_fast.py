@@ -31,8 +31,6 @@ def test_the_proof_holds_and_can_fail(
     turbo: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a flow that takes one step too few it says NO."""
-    monkeypatch.setattr("bench.fast_proof.TOKENS", 12)
-    monkeypatch.setattr("bench.fast_proof.UTTERANCES", 2)
     assert prove("turbo", turbo)
     assert "NO" not in capsys.readouterr().out
     mels = Flow.mels

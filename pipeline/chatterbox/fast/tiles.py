@@ -5,10 +5,12 @@ Each head by itself, a tile of queries at a time, so that the scores of a tile s
 Knows one shape of attention: nothing is masked.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-QUERIES = 512
+MOST_QUERIES = 512
 "of a tile; fewer are too short for the product, more do not fit into the cache"
 
 
@@ -18,19 +20,19 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query, key = query * width**-0.5, key.contiguous()
     turned = value.transpose(2, 3).contiguous()
     out = torch.empty(rows, frames, heads, width)
+    tile = math.ceil(frames / math.ceil(frames / MOST_QUERIES))
     for row in range(rows):
         for head in range(heads):
-            keys, values = _packed(key[row, head]), _packed(turned[row, head])
-            tiles = query[row, head].split(QUERIES), out[row, :, head].split(QUERIES)
+            keys, values = (
+                torch.ops.mkldnn._reorder_linear_weight(weight, tile)
+                for weight in (key[row, head], turned[row, head])
+            )
+            tiles = query[row, head].split(tile), out[row, :, head].split(tile)
             for queries, found in zip(*tiles, strict=True):
                 scores = _product(queries, keys)
                 torch.softmax(scores, -1, out=scores)
                 found.copy_(_product(scores, values))
     return out
-
-
-def _packed(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, QUERIES)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
