@@ -4,7 +4,7 @@ Models at their real size with random weights, made in memory (nothing is downlo
 how it sounds), utterances of a fixed length. First it is proved on this very device that what is fast is
 the same speech; then two tables: speech tokens against how many are spoken at once, and the whole way from
 text to marked sound, by stage. Ratios are against the package's own `generate()`. `--device cuda:0`
-measures a graphics card in some eight minutes; `--small` looks within a minute whether everything works;
+measures a graphics card; `--small` looks within a minute whether everything works;
 `--svg docs` draws both tables. On a machine with other things to do `--threads 1` keeps threads from
 waiting for each other.
 """
