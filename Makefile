@@ -4,7 +4,6 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 CONFIG ?= config.yaml
 JOBS   ?= 2
-ALONGSIDE := tests/unit tests/contract tests/fuzz tests/models
 # One thread of torch for each process: more would wait for one another.
 XDIST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
@@ -17,11 +16,9 @@ demo: $(VENV)/core.done
 run: $(VENV)/core.done
 	$(PY) daemon.py run --config $(CONFIG)
 
-# Every test that needs no GPU, the models' own on small random checkpoints: file by file in JOBS processes, and
-# then, one after the other, what drives real daemons, signals and clocks and would be late if others ran beside it.
+# Every test that needs no GPU, the models' own on small random checkpoints, file by file in JOBS processes.
 test: $(VENV)/dev.done $(VENV)/gpu.done
-	VOXSPOOL_TEST_MODELS=1 $(XDIST) $(ALONGSIDE) -m "not full"
-	VOXSPOOL_TEST_MODELS=1 $(PY) -m pytest $(addprefix --ignore=,$(ALONGSIDE)) -m "not full"
+	VOXSPOOL_TEST_MODELS=1 $(XDIST) -m "not full"
 
 # Full-size random weights: 8 GB of memory, half an hour on two cores.
 test-full: $(VENV)/dev.done $(VENV)/gpu.done

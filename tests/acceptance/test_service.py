@@ -365,12 +365,20 @@ def names_in(root: Path) -> list[str]:
     return sorted(str(path) for path in root.rglob("*"))
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for an installation: espeak-ng takes paths of 160 characters at most, and pytest's are long."""
+    with tempfile.TemporaryDirectory(prefix="vx") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 def test_the_installed_service_keeps_to_its_folders(
-    make_daemon: Make, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+    make_daemon: Make, short_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plain user, read-only code: drops, a reload, a stop, a new start; nothing is written elsewhere."""
     daemon = make_daemon()
-    machine = Installed(daemon.root / "machine")
+    machine = Installed(short_path)
     command, stray = own_daemon(daemon, machine)
     monkeypatch.setenv("HOME", str(stray / "home"))
     monkeypatch.setenv("TMPDIR", str(stray / "tmp"))
