@@ -367,7 +367,7 @@ def names_in(root: Path) -> list[str]:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder for an installation: espeak-ng takes paths of 160 characters at most, and pytest's are long."""
+    """For an installation: espeak-ng takes paths of 160 characters at most, and pytest's are long."""
     with tempfile.TemporaryDirectory(prefix="vx") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
