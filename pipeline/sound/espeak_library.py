@@ -23,6 +23,8 @@ import espeakng_loader
 from pipeline.errors import EnvironmentFailure, SynthesisError
 
 RATE_HZ = 22_050
+MOST_PATH_BYTES = 160
+"of espeak-ng's path_home, its end among them; tried with 140 to 184"
 MIN_WORDS_PER_MINUTE = 80
 MAX_WORDS_PER_MINUTE = 450
 
@@ -214,6 +216,16 @@ def _languages(address: int) -> tuple[tuple[str, int], ...]:
     return tuple(codes)
 
 
+def _not_started(data: bytes) -> EnvironmentFailure:
+    hint = "Install espeakng-loader again: pip install --force-reinstall espeakng-loader"
+    if len(data) >= MOST_PATH_BYTES:
+        hint = (
+            f"That path has {len(data)} bytes and espeak-ng takes fewer than {MOST_PATH_BYTES}: install"
+            " Voxspool into a folder with a shorter name."
+        )
+    return EnvironmentFailure(f"espeak-ng did not start with its data in {data.decode()}.", hint=hint)
+
+
 @contextlib.contextmanager
 def _library() -> Iterator[ctypes.CDLL]:
     """The library, just mapped and initialised; unmapped after the block."""
@@ -222,10 +234,7 @@ def _library() -> Iterator[ctypes.CDLL]:
         try:
             data = espeakng_loader.get_data_path().encode()
             if library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DO_NOT_EXIT) != RATE_HZ:
-                raise EnvironmentFailure(
-                    f"espeak-ng did not start with its data in {data.decode()}.",
-                    hint="Install espeakng-loader again: pip install --force-reinstall espeakng-loader",
-                )
+                raise _not_started(data)
             # It has just seeded itself with the time of day.
             library.espeak_ng_SetRandSeed(1)
             yield library

@@ -3,9 +3,11 @@
 import hashlib
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import espeakng_loader
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -182,6 +184,27 @@ def test_missing_data_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch, tmp
         espeak_library.phonemes(["a"], "gmw/en-US")
     monkeypatch.undo()
     assert espeak_library.phonemes(["a"], "gmw/en-US") == ("ˈeɪ",)
+
+
+@pytest.mark.parametrize(("length", "starts"), [(159, True), (160, False)])
+def test_a_path_too_long_for_the_library_is_told(
+    monkeypatch: pytest.MonkeyPatch, length: int, starts: bool
+) -> None:
+    """The library takes fewer than 160 bytes, and says nothing; the hint does."""
+    real = espeakng_loader.get_data_path()
+    with tempfile.TemporaryDirectory(prefix="v") as base:
+        folder = Path(base) / ("x" * (length - len(base) - len("//espeak-ng-data")))
+        folder.mkdir()
+        data = folder / "espeak-ng-data"
+        data.symlink_to(real)
+        assert len(str(data)) == length
+        monkeypatch.setattr("espeakng_loader.get_data_path", lambda: str(data))
+        if starts:
+            assert espeak_library.phonemes(["a"], "gmw/en-US")
+            return
+        with pytest.raises(EnvironmentFailure, match="did not start") as caught:
+            espeak_library.phonemes(["a"], "gmw/en-US")
+        assert "160 bytes" in caught.value.hint and "shorter" in caught.value.hint
 
 
 @pytest.mark.parametrize(
