@@ -9,7 +9,7 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from charset_normalizer import from_bytes
 
@@ -156,7 +156,7 @@ def _without_controls(data: bytes, text: str, name: str) -> Decoded:
     for encoding in ("utf-16-le", "utf-16-be"):
         if len(data) % 2 == 0 and _is_plausible(data[:_SAMPLE_BYTES], encoding):
             warning = f"{name} has no byte-order mark and was read as {encoding.upper()}."
-            return Decoded(text=data.decode(encoding), encoding=encoding, warnings=(warning,))
+            return replace(_marked(data, encoding, name), warnings=(warning,))
     raise _binary(name)
 
 

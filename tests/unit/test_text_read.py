@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import EnvironmentFailure, InputError
@@ -53,6 +53,7 @@ def test_marked_wide_encodings_come_back_as_they_were(text: str, encoding: str) 
     assert (decoded.text, decoded.encoding, decoded.warnings) == (text, encoding, ())
 
 
+@example(b"\x01\x01\xd8\x80")  # UTF-16 without a mark that ends in the middle of a character
 @given(st.binary(max_size=400))
 def test_any_bytes_are_text_or_an_input_error(data: bytes) -> None:
     """Never another exception, never text without anything to speak."""
