@@ -11,13 +11,14 @@ waiting for each other.
 
 import argparse
 import dataclasses
+import inspect
 import logging
 import os
 import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +26,6 @@ from unittest.mock import patch
 from bench import bare, fast_chart
 
 KINDS = ("english", "turbo")
-TOKENS_PER_SECOND = 25
 FEW = 4
 "tokens whose time is taken off, and taking in voice and text with it"
 STAGES = ("tokens", "mel", "sound", "watermark", "rest")
@@ -178,41 +178,42 @@ def _timed(name: str, stages: Any, run: Callable[[int], list[Any]], count: int, 
     return Way(name, sum(len(one) for one in samples) / 24_000, wall, taken)
 
 
-@contextmanager
-def _package_stages(speaker: Any) -> Iterator[dict[str, float]]:
+def _package_stages(speaker: Any) -> AbstractContextManager[dict[str, float]]:
     """How long the package's parts take while this is open."""
-    clocks: dict[str, float] = {}
-    turbo = speaker.t3.is_gpt
-    with ExitStack() as stack:
-        for owner, name, stage in (
-            (speaker.t3, "inference_turbo" if turbo else "inference", "tokens"),
-            (speaker.s3gen, "flow_inference", "mel"),
-            (speaker.s3gen, "hift_inference", "sound"),
-            (speaker.watermarker, "apply_watermark", "watermark"),
-        ):
-            stack.enter_context(patch.object(owner, name, _clocked(getattr(owner, name), clocks, stage)))
-        yield clocks
+    return _stages(
+        (speaker.t3, "inference_turbo" if speaker.t3.is_gpt else "inference", "tokens"),
+        (speaker.s3gen, "flow_inference", "mel"),
+        (speaker.s3gen, "hift_inference", "sound"),
+        (speaker.watermarker, "apply_watermark", "watermark"),
+    )
 
 
-@contextmanager
-def _our_stages() -> Iterator[dict[str, float]]:
+def _our_stages() -> AbstractContextManager[dict[str, float]]:
     """How long our parts take while this is open; the package's text work is in the rest."""
     from pipeline.chatterbox.fast.flow import Flow
     from pipeline.chatterbox.fast.slots import SlotEngine
     from pipeline.chatterbox.fast.vocoder import Vocoder
     from pipeline.chatterbox.speaker import Speaker
 
+    return _stages(
+        (SlotEngine, "prepare", "tokens"),
+        (SlotEngine, "__init__", "tokens"),
+        (SlotEngine, "run", "tokens"),
+        (Flow, "mels", "mel"),
+        (Vocoder, "waves", "sound"),
+        (Speaker, "finished", "watermark"),
+    )
+
+
+@contextmanager
+def _stages(*parts: tuple[Any, str, str]) -> Iterator[dict[str, float]]:
+    """Seconds by stage; each part is an owner, the name of its function, and the stage that this is."""
     clocks: dict[str, float] = {}
     with ExitStack() as stack:
-        for owner, name, stage in (
-            (SlotEngine, "prepare", "tokens"),
-            (SlotEngine, "__init__", "tokens"),
-            (Flow, "mels", "mel"),
-            (Vocoder, "waves", "sound"),
-            (Speaker, "finished", "watermark"),
-        ):
-            stack.enter_context(patch.object(owner, name, _clocked(getattr(owner, name), clocks, stage)))
-        stack.enter_context(patch.object(SlotEngine, "run", _clocked_run(SlotEngine.run, clocks)))
+        for owner, name, stage in parts:
+            function = getattr(owner, name)
+            wrap = _clocked_run if inspect.isgeneratorfunction(function) else _clocked
+            stack.enter_context(patch.object(owner, name, wrap(function, clocks, stage)))
         yield clocks
 
 
@@ -228,12 +229,12 @@ def _clocked(function: Callable[..., Any], clocks: dict[str, float], stage: str)
     return timed
 
 
-def _clocked_run(run: Callable[..., Any], clocks: dict[str, float]) -> Callable[..., Any]:
+def _clocked_run(run: Callable[..., Any], clocks: dict[str, float], stage: str) -> Callable[..., Any]:
     """What passes while a generator works, and not while it waits."""
 
     def timed(*args: Any) -> Iterator[Any]:
         running = run(*args)
-        step = _clocked(lambda: next(running, None), clocks, "tokens")
+        step = _clocked(lambda: next(running, None), clocks, stage)
         while (done := step()) is not None:
             yield done
 

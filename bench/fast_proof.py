@@ -24,7 +24,14 @@ MOST_DRIFT = 0.02
 def prove(kind: str, speaker: Speaker) -> bool:
     """Print what was found; whether all of it is as it should be."""
     with fixed_length(_tokens(speaker)):
-        findings = [_as_the_package(kind, speaker), _as_alone(kind, speaker), _marked(kind, speaker)]
+        slots = Batched(speaker, "exact")
+        together = spoken(slots, kind, range(UTTERANCES))
+        findings = [
+            _as_the_package(kind, speaker, together),
+            _as_alone(kind, slots, together),
+            _marked(kind, speaker),
+        ]
+        slots.close()
         if speaker.device.startswith("cuda"):
             findings += [_as_without_graphs(kind, speaker), _half_precision(kind, speaker)]
     for right, what in findings:
@@ -32,9 +39,8 @@ def prove(kind: str, speaker: Speaker) -> bool:
     return all(right for right, _ in findings)
 
 
-def _as_the_package(kind: str, speaker: Speaker) -> tuple[bool, str]:
+def _as_the_package(kind: str, speaker: Speaker, together: Sequence[Any]) -> tuple[bool, str]:
     one_by_one = [speaker.speak(asked(kind, seed)).samples for seed in range(UTTERANCES)]
-    together = spoken(Batched(speaker, "exact"), kind, range(UTTERANCES))
     apart = _furthest(one_by_one, together)
     return (
         apart < AS_ALONE,
@@ -42,9 +48,7 @@ def _as_the_package(kind: str, speaker: Speaker) -> tuple[bool, str]:
     )
 
 
-def _as_alone(kind: str, speaker: Speaker) -> tuple[bool, str]:
-    slots = Batched(speaker, "exact")
-    together = spoken(slots, kind, range(UTTERANCES))
+def _as_alone(kind: str, slots: Batched, together: Sequence[Any]) -> tuple[bool, str]:
     alone = [spoken(slots, kind, [seed])[0] for seed in range(UTTERANCES)]
     apart = _furthest(alone, together)
     return apart < AS_ALONE, f"an utterance is the same alone and among others: {apart:.1e} apart"
@@ -57,12 +61,12 @@ def _marked(kind: str, speaker: Speaker) -> tuple[bool, str]:
 
 
 def _as_without_graphs(kind: str, speaker: Speaker) -> tuple[bool, str]:
-    def tokens() -> list[Any]:
+    def tokens() -> tuple[dict[Any, list[int]], int]:
         slots = Batched(speaker, "fast")
         requests = [slots._request(seed, asked(kind, seed)) for seed in range(UTTERANCES)]
         done = {one.key: one.tokens.tolist() for one in slots._tokens(requests)}
         captured = slots._slot_engine()._replay._graphs
-        return [done, len(captured)]
+        return done, len(captured)
 
     with_graphs, graphs = tokens()
     with patch.object(Replay, "__call__", lambda _replay, _key, operations: operations()):

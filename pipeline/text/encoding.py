@@ -125,14 +125,18 @@ def _marked(data: bytes, encoding: str, name: str) -> Decoded:
     return Decoded(text=text, encoding=encoding)
 
 
+def _unmarked(data: bytes, encoding: str, name: str) -> Decoded:
+    """Text in an encoding that was guessed: as if it were marked, and told."""
+    warning = f"{name} has no byte-order mark and was read as {encoding.upper()}."
+    return replace(_marked(data, encoding, name), warnings=(warning,))
+
+
 def _with_nuls(data: bytes, name: str) -> Decoded:
     """UTF-16 or UTF-32 without a mark, a file with holes, or no text at all."""
     sample = data[:_SAMPLE_BYTES]
     for encoding in _WIDE:
         if _is_plausible(sample[: len(sample) // 4 * 4], encoding):
-            decoded = _marked(data, encoding, name)
-            warning = f"{name} has no byte-order mark and was read as {encoding.upper()}."
-            return Decoded(text=decoded.text, encoding=encoding, warnings=(warning,))
+            return _unmarked(data, encoding, name)
     rest = _HOLE.sub(b"", data.strip(b"\x00"))
     if b"\x00" not in rest and not _CONTROL.search(rest[:_SAMPLE_BYTES].decode("latin-1")):
         raise _padded(name)
@@ -155,8 +159,7 @@ def _without_controls(data: bytes, text: str, name: str) -> Decoded:
         return Decoded(text=text, encoding="utf-8")
     for encoding in ("utf-16-le", "utf-16-be"):
         if len(data) % 2 == 0 and _is_plausible(data[:_SAMPLE_BYTES], encoding):
-            warning = f"{name} has no byte-order mark and was read as {encoding.upper()}."
-            return replace(_marked(data, encoding, name), warnings=(warning,))
+            return _unmarked(data, encoding, name)
     raise _binary(name)
 
 

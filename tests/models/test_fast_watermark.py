@@ -11,10 +11,9 @@ pytest.importorskip("chatterbox")
 from pipeline import engines  # noqa: E402
 from pipeline.chatterbox.fast.watermark import OnDevice  # noqa: E402
 from pipeline.chatterbox.package import package, quiet  # noqa: E402
-from pipeline.engines.base import Utterance, Voice  # noqa: E402
-from pipeline.jobs.settings import Synthesis  # noqa: E402
 from pipeline.sound.audio import Samples  # noqa: E402
 from pipeline.sound.resample import resample  # noqa: E402
+from tests.models.whisper_samples import say  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -34,9 +33,7 @@ def package_own() -> Any:
 
 def spoken(text: str) -> Samples:
     """Speech at the rate of the models."""
-    engine = engines.load("espeak")
-    utterance = Utterance(text=text, voice=Voice(name=""), language="en", synthesis=Synthesis(), seed=1)
-    return resample(engine.speak(utterance).audio, RATE_HZ).samples
+    return resample(say(engines.load("espeak"), text).audio, RATE_HZ).samples
 
 
 def certainty(watermarker: Any, samples: Samples) -> float:

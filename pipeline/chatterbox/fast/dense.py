@@ -53,8 +53,13 @@ def dense(
 
 def best_kernel(device: str, dtype: torch.dtype) -> Kernel:
     """The fastest that is exact on this device."""
-    packs = device == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return "packed" if packs and hasattr(torch.ops.mkldnn, "_linear_pointwise") else "plain"
+    return "packed" if has_onednn(device, dtype) else "plain"
+
+
+def has_onednn(device: str, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's own products can be called for them."""
+    there = device == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return there and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.chatterbox.fast import tiles
-from pipeline.chatterbox.fast.dense import Kernel, best_kernel, dense
+from pipeline.chatterbox.fast.dense import Kernel, best_kernel, dense, has_onednn
 
 FRAMES_PER_TOKEN = 2
 MELS = 80
@@ -184,10 +184,11 @@ class _Block:
 
     def __init__(self, module: Any, kernel: Kernel) -> None:
         attention, (inner, _, outer) = module.attn1, module.ff.net
-        self._heads, self._tiled = int(attention.heads), kernel != "plain"
+        self._heads = int(attention.heads)
         self._before, self._between = module.norm1, module.norm3
         qkv = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
         self._qkv = dense(qkv, kernel=kernel)
+        self._tiled = kernel != "plain" and has_onednn(qkv.device.type, qkv.dtype)
         self._out = dense(attention.to_out[0].weight, attention.to_out[0].bias, kernel=kernel)
         self._inner = dense(inner.proj.weight, inner.proj.bias, kernel=kernel, activation="gelu")
         self._outer = dense(outer.weight, outer.bias, kernel=kernel)

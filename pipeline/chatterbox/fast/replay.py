@@ -31,23 +31,14 @@ class Replay:
         if not self._captures:
             operations()
             return
-        if key not in self._graphs and not self._prepared(key, operations):
+        self._runs[key] += 1
+        if self._runs[key] <= RUNS_BEFORE:
+            self._beside(operations)
+            return
+        if key not in self._graphs and not self._capture(key, operations):
+            operations()
             return
         self._graphs[key].replay()
-
-    def _prepared(self, key: Hashable, operations: Callable[[], None]) -> bool:
-        """Whether there is a graph now; else they have been done already."""
-        self._runs[key] += 1
-        if self._runs[key] > RUNS_BEFORE:
-            graph = self._capture(operations)
-            if graph is not None:
-                self._graphs[key] = graph
-                return True
-        if self._captures:
-            self._beside(operations)
-        else:
-            operations()
-        return False
 
     def _beside(self, operations: Callable[[], None]) -> None:
         """On the stream on which they will be captured."""
@@ -57,8 +48,8 @@ class Replay:
             operations()
         here.wait_stream(self._stream)
 
-    def _capture(self, operations: Callable[[], None]) -> Any | None:
-        """A graph of them, not yet run; None, and no further try, where the driver or torch refuses."""
+    def _capture(self, key: Hashable, operations: Callable[[], None]) -> bool:
+        """Keep a graph of them, not yet run; False, and no further try, where driver or torch refuses."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
@@ -71,5 +62,6 @@ class Replay:
                 "CUDA graphs cannot be used here, and speech takes longer without them: {}",
                 str(error).splitlines()[0],
             )
-            return None
-        return graph
+            return False
+        self._graphs[key] = graph
+        return True
