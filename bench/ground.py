@@ -32,10 +32,17 @@ class Ground:
         """Replace the configuration; keys that are not given take their default."""
         (self.root / "config.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
 
-    def run_once(self) -> None:
-        """`daemon.py --once`; an unsuccessful end is an error here."""
-        command = [sys.executable, "daemon.py", "--config", str(self.root / "config.yaml"), "--once"]
-        ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    def run_once(self, program: str = "daemon.py", **environment: str) -> None:
+        """`daemon.py --once`, or another `program` of its kind; an unsuccessful end is an error here."""
+        command = [sys.executable, program, "--config", str(self.root / "config.yaml"), "--once"]
+        ended = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if ended.returncode != 0:
             raise SystemExit(f"the daemon ended with {ended.returncode}:\n{ended.stdout}\n{ended.stderr}")
 
@@ -110,11 +117,11 @@ def processor_seconds(pid: int) -> float:
 
 
 def _read_of_family(pid: int, name: str) -> Iterator[str]:
-    """What /proc says of a process and its children; a child may end meanwhile."""
+    """What /proc says of a process and all below it; one may end meanwhile."""
     yield Path(f"/proc/{pid}/{name}").read_text(encoding="ascii")
     for child in _children(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
-            yield Path(f"/proc/{child}/{name}").read_text(encoding="ascii")
+            yield from _read_of_family(child, name)
 
 
 def _children(pid: int) -> list[int]:

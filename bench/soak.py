@@ -59,8 +59,10 @@ class Sample:
     worker_resident_mb: float
     worker_shared_out_mb: float
     worker_own_mb: float
+    worker_listener_mb: float
+    "what the first process that listens for it allocated; 0 if none does"
     processes: int
-    "without ffmpeg, which comes and goes with each job"
+    "without ffmpeg, which comes and goes with each job, and without what belongs to the workers"
     ledger_mb: float
     cache_mb: float
     rest_of_state_mb: float
@@ -77,6 +79,7 @@ FLAT = (
     "worker_threads",
     "worker_resident_mb",
     "worker_own_mb",
+    "worker_listener_mb",
     "processes",
 )
 
@@ -244,9 +247,9 @@ class Soak:
             *_memory(daemon),
             worker,
             *(
-                (_descriptors(worker), _threads(worker), *_memory(worker))
+                (_descriptors(worker), _threads(worker), *_memory(worker), _listener_mb(worker))
                 if worker
-                else (0, 0, 0.0, 0.0, 0.0)
+                else (0, 0, 0.0, 0.0, 0.0, 0.0)
             ),
             1 + sum(b"ffmpeg" not in _command_line(child) for child in _children(daemon)),
             ledger,
@@ -279,6 +282,12 @@ def _memory(pid: int) -> tuple[float, float, float]:
     fields = {line.split(":")[0]: line.split()[1] for line in text.splitlines()[1:]}
     rss, pss, own = (round(int(fields[name]) / 1024, 2) for name in ("Rss", "Pss", "Anonymous"))
     return rss, pss, own
+
+
+def _listener_mb(worker: int) -> float:
+    """Own memory of the first that listens for a worker."""
+    listening = [child for child in _children(worker) if b"spawn_main" in _command_line(child)]
+    return _memory(listening[0])[2] if listening else 0.0
 
 
 def _size_mb(*paths: Path) -> float:

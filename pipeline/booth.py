@@ -1,13 +1,13 @@
-"""The recording booth: chunk after chunk, take after take, spoken or from the cache, and listened to.
+"""The recording booth: chunk after chunk, take after take, spoken or from the cache, and heard meanwhile.
 
-Knows an engine, a recogniser and the cache; which take wins is decided in `takes`. Invariant: a take
+Knows an engine, those who listen and the cache; which take wins is decided in `takes`. Invariant: a take
 or a transcript that is in the cache is never made again.
 """
 
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from loguru import logger
@@ -16,25 +16,36 @@ from pipeline.cache import TakeCache, take_key
 from pipeline.engines.base import Engine, Spoken, Utterance, Voice
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Settings
+from pipeline.listeners import Hearing, Listeners, Question
 from pipeline.made import Made
 from pipeline.sound.audio import Speech, silence
 from pipeline.takes import Choice, Ladder, Take, derive_seed
-from pipeline.transcribers.base import Transcriber
-from pipeline.verify import Transcript, Verdict, refused, verify
+from pipeline.verify import Verdict, refused
 
 GENERATION_RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Climb:
+    """A chunk on its ladder."""
+
+    text: str
+    ladder: Ladder
+    in_hand: bool = False
+    "a take of it is being spoken or heard"
 
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
     """A take that is being made."""
 
-    ladder: Ladder
+    climb: Climb
     utterance: Utterance
     key: str
     "in the cache"
     speech: Speech | None = None
     cached: bool = False
+    hearing: Hearing | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +53,7 @@ class Booth:
     """Everything that stays the same from chunk to chunk of one job."""
 
     engine: Engine
-    transcriber: Transcriber | None
+    listeners: Listeners | None
     "None: nothing is checked"
     cache: TakeCache
     settings: Settings
@@ -51,61 +62,76 @@ class Booth:
     still_wanted: Callable[[], None]
     "asked before each round of takes; raises Interrupted or Cancelled"
     alive: Callable[[], None] = lambda: None
-    "told of each take while others of its round are in hand; raises the same"
+    "told of each take while others are in hand; raises the same"
     sleep: Callable[[float], None] = time.sleep
 
     def record_all(self, texts: Iterable[str]) -> Iterator[Choice]:
-        """The best take of each chunk, in order.
+        """The best take of each chunk, in order, as soon as it is known.
 
         The engine gets the next try of the first `engine.batch` chunks that need one, round after round, so
-        that a chunk that fails holds nobody up.
+        that a chunk that fails holds nobody up; meanwhile the takes of the last round are heard.
         """
-        rest = iter(texts)
-        ladders: deque[tuple[str, Ladder]] = deque()
-        while True:
-            climbing = [(text, ladder) for text, ladder in ladders if not ladder.ended]
-            for text in itertools.islice(rest, max(0, self.engine.batch - len(climbing))):
-                ladders.append((text, Ladder(self.settings.takes)))
-                climbing.append(ladders[-1])
-            if not climbing:
-                return
-            self._round(climbing[: self.engine.batch])
-            while ladders and ladders[0][1].ended:
-                choice = ladders.popleft()[1].choice
-                _refuse_nothing(choice)
-                yield choice
+        waiting, climbs = deque(texts), deque[Climb]()
+        unheard: dict[str, Attempt] = {}
+        try:
+            while waiting or climbs:
+                attempts = self._ready(waiting, climbs, unheard)
+                for _ in self._round(attempts, unheard) if attempts else self._wait():
+                    self._take_in(unheard)
+                    while climbs and climbs[0].ladder.ended:
+                        choice = climbs.popleft().ladder.choice
+                        _refuse_nothing(choice)
+                        yield choice
+        finally:
+            for attempt in unheard.values():
+                self._give_up(attempt)
 
-    def _round(self, climbing: Sequence[tuple[str, Ladder]]) -> None:
-        """One more take on each ladder; of two that would be the same one waits for the other's."""
-        self.still_wanted()
+    def _ready(self, waiting: deque[str], climbs: deque[Climb], unheard: dict[str, Attempt]) -> list[Attempt]:
+        """What the engine gets next, each with a key of its own; nothing while more can be told of soon.
+
+        Of two takes that would be the same one waits for the other's.
+        """
+        climbing = [climb for climb in climbs if not climb.ladder.ended]
+        idle = [climb for climb in climbing if not climb.in_hand]
+        ahead = 0 if self.listeners is None else self.listeners.ahead
         attempts: dict[str, Attempt] = {}
-        for text, ladder in climbing:
-            attempt = self._attempt(text, ladder)
-            attempts.setdefault(attempt.key, attempt)
-        for attempt in attempts.values():
+        while len(attempts) < self.engine.batch:
+            if idle:
+                attempt = self._attempt(idle.pop(0))
+                if attempt.key not in unheard:
+                    attempts.setdefault(attempt.key, attempt)
+            elif waiting and len(climbing) < self.engine.batch + ahead:
+                climbs.append(Climb(waiting.popleft(), Ladder(self.settings.takes)))
+                climbing.append(climbs[-1])
+                idle.append(climbs[-1])
+            else:
+                break
+        wait = unheard and waiting and len(attempts) < self.engine.batch
+        return [] if wait else list(attempts.values())
+
+    def _round(self, attempts: Sequence[Attempt], unheard: dict[str, Attempt]) -> Iterator[None]:
+        """One more take of each; comes back after each."""
+        self.still_wanted()
+        for attempt in attempts:
+            attempt.climb.in_hand = True
             speech = self.cache.speech(attempt.key)
             attempt.speech, attempt.cached = speech, speech is not None
-        self._speak([attempt for attempt in attempts.values() if not attempt.cached])
-        heard = self._listen(list(attempts.values()))
-        for attempt in attempts.values():
-            attempt.ladder.takes.append(self._take(attempt, heard.get(attempt.key)))
+        unspoken = [attempt for attempt in attempts if not attempt.cached]
+        spoken = (attempt for attempt in attempts if attempt.cached)
+        for attempt in itertools.chain(spoken, self._speak(unspoken)):
+            self._check(attempt, unheard)
+            yield
 
-    def _attempt(self, text: str, ladder: Ladder) -> Attempt:
-        utterance = self._utterance(text, ladder.next_try)
+    def _wait(self) -> Iterator[None]:
+        """Until something more was heard."""
+        self._let_listen(wait=True)
+        self.alive()
+        yield
+
+    def _attempt(self, climb: Climb) -> Attempt:
+        utterance = self._utterance(climb.text, climb.ladder.next_try)
         key = take_key(utterance, self.engine.name, self.engine.version, random=self.engine.random)
-        return Attempt(ladder=ladder, utterance=utterance, key=key)
-
-    def _take(self, attempt: Attempt, heard: Transcript | None) -> Take:
-        speech = attempt.speech
-        assert speech is not None
-        verdict = None if heard is None else self._judge(heard, attempt.utterance.text)
-        return Take(
-            try_number=attempt.ladder.next_try,
-            utterance=attempt.utterance,
-            speech=speech,
-            cached=attempt.cached,
-            verdict=verdict if speech.fault is None else refused(verdict, speech.fault),
-        )
+        return Attempt(climb=climb, utterance=utterance, key=key)
 
     def _utterance(self, text: str, try_number: int) -> Utterance:
         first = Utterance(
@@ -118,35 +144,35 @@ class Booth:
         varied = self.engine.vary(first, try_number)
         return replace(varied, seed=derive_seed(self.settings.seed, text, try_number))
 
-    def _speak(self, attempts: Sequence[Attempt]) -> None:
-        """Speak them, with one more try after an error: a driver's hiccup should not cost a book."""
-        errors = self._speak_once(attempts)
+    def _speak(self, attempts: Sequence[Attempt]) -> Iterator[Attempt]:
+        """Each as it is done, with one more try after an error: a driver's hiccup should not cost a book."""
+        errors = yield from self._speak_once(attempts)
         if not errors:
             return
-        again = list(errors)
         first = next(iter(errors.values()))
         logger.warning("{} failed, trying once more: {}", self.engine.name, first.message)
         self.sleep(GENERATION_RETRY_SECONDS)
-        still = self._speak_once([attempts[index] for index in again])
+        still = yield from self._speak_once([attempts[index] for index in errors])
         if still:
             raise next(iter(still.values()))
 
-    def _speak_once(self, attempts: Sequence[Attempt]) -> dict[int, SynthesisError]:
+    def _speak_once(self, attempts: Sequence[Attempt]) -> Generator[Attempt, None, dict[int, SynthesisError]]:
         """Each take is kept as soon as it is there; returns the errors of the others by their index."""
         errors: dict[int, SynthesisError] = {}
         if not attempts:
             return errors
         for spoken in self._timed(self.engine.speak_all([attempt.utterance for attempt in attempts])):
             attempt = attempts[spoken.index]
-            if isinstance(spoken.outcome, SynthesisError):
-                if self.engine.random and spoken.outcome.code == "no_speech":
-                    attempt.speech = self._nothing(spoken.outcome)
-                else:
-                    errors[spoken.index] = spoken.outcome
+            if not isinstance(spoken.outcome, SynthesisError):
+                attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
+            elif self.engine.random and spoken.outcome.code == "no_speech":
+                attempt.speech = self._nothing(spoken.outcome)
+            else:
+                errors[spoken.index] = spoken.outcome
                 continue
-            attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
             if len(attempts) > 1:
                 self.alive()
+            yield attempt
         return errors
 
     def _nothing(self, error: SynthesisError) -> Speech:
@@ -163,42 +189,69 @@ class Booth:
                 return
             yield one
 
-    def _listen(self, attempts: Sequence[Attempt]) -> dict[str, Transcript]:
-        """What is heard in each take that sounds, by its key; those not heard before all at once."""
-        heard: dict[str, Transcript] = {}
-        if self.transcriber is None:
-            return heard
-        started = time.perf_counter()
-        recogniser = f"{self.transcriber.name} {self.transcriber.version} {self.settings.language}"
-        unheard: dict[str, tuple[Speech, str]] = {}
-        for attempt in attempts:
-            assert attempt.speech is not None
-            known = self.cache.transcript(attempt.key, recogniser)
-            if known is not None:
-                heard[attempt.key] = known
-            elif len(attempt.speech.audio.samples):
-                unheard[attempt.key] = (attempt.speech, attempt.utterance.text)
-        if unheard:
-            found = self.transcriber.transcribe_all(list(unheard.values()), self.settings.language)
-            for key, transcript in zip(unheard, found, strict=True):
-                self.cache.keep_transcript(key, recogniser, transcript)
-                heard[key] = transcript
-        self.made.check_seconds += time.perf_counter() - started
-        return heard
-
-    def _judge(self, heard: Transcript, text: str) -> Verdict:
-        assert self.transcriber is not None
-        started = time.perf_counter()
-        limit = self.settings.check.max_word_error_rate
-        verdict = verify(
-            text,
-            heard,
+    def _check(self, attempt: Attempt, unheard: dict[str, Attempt]) -> None:
+        """Have somebody listen to it, unless nobody does or there is nothing to hear."""
+        assert attempt.speech is not None
+        if self.listeners is None or not len(attempt.speech.audio.samples):
+            self._taken(attempt, None)
+            return
+        question = Question(
+            text=attempt.utterance.text,
             language=self.settings.language,
-            max_word_error_rate=self.transcriber.max_word_error_rate if limit is None else limit,
-            normalise=self.transcriber.normalise,
+            max_word_error_rate=self.settings.check.max_word_error_rate,
+            speech=attempt.speech,
+            transcript=self.cache.transcript(attempt.key, self._recogniser),
         )
+        attempt.hearing = self.listeners.give(question)
+        unheard[attempt.key] = attempt
+
+    def _take_in(self, unheard: dict[str, Attempt]) -> None:
+        """What was heard meanwhile."""
+        self._let_listen(wait=False)
+        for key, attempt in list(unheard.items()):
+            assert attempt.hearing is not None
+            answer = attempt.hearing.answer
+            if answer is None:
+                continue
+            del unheard[key]
+            if isinstance(answer, SynthesisError):
+                raise answer
+            if attempt.hearing.question.transcript is None:
+                self.cache.keep_transcript(key, self._recogniser, answer.transcript)
+            self._taken(attempt, answer.verdict)
+
+    def _taken(self, attempt: Attempt, verdict: Verdict | None) -> None:
+        """One more take on its ladder."""
+        speech, climb = attempt.speech, attempt.climb
+        assert speech is not None
+        climb.in_hand = False
+        take = Take(
+            try_number=climb.ladder.next_try,
+            utterance=attempt.utterance,
+            speech=speech,
+            cached=attempt.cached,
+            verdict=verdict if speech.fault is None else refused(verdict, speech.fault),
+        )
+        climb.ladder.takes.append(take)
+
+    def _let_listen(self, *, wait: bool) -> None:
+        """The time that the job waits for it counts as checking."""
+        if self.listeners is None:
+            return
+        started = time.perf_counter()
+        self.listeners.work(wait=wait)
         self.made.check_seconds += time.perf_counter() - started
-        return verdict
+
+    def _give_up(self, attempt: Attempt) -> None:
+        assert self.listeners is not None and attempt.hearing is not None
+        self.listeners.give_up(attempt.hearing)
+
+    @property
+    def _recogniser(self) -> str:
+        """What transcripts are kept under."""
+        assert self.listeners is not None
+        who = self.listeners.recogniser
+        return f"{who.name} {who.version} {self.settings.language}"
 
 
 def _refuse_nothing(choice: Choice) -> None:

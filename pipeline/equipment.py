@@ -30,6 +30,8 @@ class Equipment:
     "where what was measured of reference voices is kept; may be deleted at any time"
     device: str = "cpu"
     "cpu, mps or cuda:N, as torch names it; always a string (resemble-ai/chatterbox issue 533)"
+    processors: int = 1
+    "this worker's share of the machine's"
     engine_mode: str = "upstream"
     "how the Chatterbox engines speak: upstream | exact | fast"
     int8: bool = False

@@ -7,6 +7,7 @@
     ├── SynthesisError       an engine, converter or recogniser gave up: retried once, then the job fails
     ├── EnvironmentFailure   disk full, root gone, read-only: pauses the work, burns no attempt
     │   └── LedgerDamaged    the ledger is not readable any more: ends the daemon (exit 65)
+    ├── RecogniserDied       a process beside the worker is gone: the worker ends as if it had died itself
     ├── Interrupted          asked to stop at a chunk border: the job goes back to the queue
     └── Cancelled            a person cancelled the job
 
@@ -71,6 +72,10 @@ class LedgerDamaged(EnvironmentFailure):
     """The ledger's file is damaged: nothing heals that by itself."""
 
     code = "ledger_damaged"
+
+
+class RecogniserDied(VoxspoolError):
+    """A process that listens for the worker was killed or crashed."""
 
 
 class Interrupted(VoxspoolError):

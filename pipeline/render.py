@@ -21,6 +21,7 @@ from pipeline.files import sha256_of
 from pipeline.jobs.job import Job, JobSpec
 from pipeline.jobs.settings import Pauses, Settings, Synthesis
 from pipeline.layout import Layout
+from pipeline.listeners import Listeners
 from pipeline.made import Made, Report, encoder_for, stated
 from pipeline.outbox import ChunkRecord, Manifest, Rendered, Timings
 from pipeline.recordings import concatenate, convert
@@ -31,7 +32,6 @@ from pipeline.text.chunk import Chunk, Pause, chunk
 from pipeline.text.prepare import prepare
 from pipeline.text.read import read
 from pipeline.tools import Tools
-from pipeline.transcribers.base import Transcriber
 from pipeline.web_address import is_url
 
 
@@ -86,11 +86,11 @@ def speak(
     made = Made()
     chunks = _chunks(job.spec, source, made)
     engine = _engine(tools, job.spec, made)
-    transcriber = _transcriber(tools, settings, made)
+    listeners = _listeners(tools, settings, made)
     spec = bring(job.spec, layout.work(job.id), tools, report, made)
     booth = Booth(
         engine=engine,
-        transcriber=transcriber,
+        listeners=listeners,
         cache=TakeCache(layout.cache),
         settings=settings,
         voice=_voice(spec, source),
@@ -111,6 +111,8 @@ def speak(
             )
             sink.write(placed.audio)
             made.chunks.append(_record(piece, choice, placed, settings))
+        if listeners is not None:
+            listeners.rest()
         sink.finish(lambda: report("encoding", len(chunks), len(chunks)))
     made.warnings += _warnings_of(made.chunks)
     return made
@@ -185,17 +187,18 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def _transcriber(tools: Tools, settings: Settings, made: Made) -> Transcriber | None:
-    transcriber = tools.transcriber(settings.check, settings.engine)
-    if transcriber is None:
+def _listeners(tools: Tools, settings: Settings, made: Made) -> Listeners | None:
+    listeners = tools.listeners(settings.check, settings.engine)
+    if listeners is None:
         made.check = "none: switched off"
         return None
-    if not transcriber.supports(settings.language):
-        made.check = f"none: {transcriber.name} has no model for {settings.language}"
-        made.warnings.append(f"Not checked: {transcriber.name} has no model for {settings.language}.")
+    who = listeners.recogniser
+    if not who.supports(settings.language):
+        made.check = f"none: {who.name} has no model for {settings.language}"
+        made.warnings.append(f"Not checked: {who.name} has no model for {settings.language}.")
         return None
-    made.check = f"{transcriber.name} {transcriber.version}"
-    return transcriber
+    made.check = f"{who.name} {who.version}"
+    return listeners
 
 
 def _pause_ms(pause: Pause, pauses: Pauses) -> int:

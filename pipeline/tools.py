@@ -6,13 +6,13 @@ Invariant: which member serves a job follows from the job alone, never from what
 
 from collections.abc import Callable
 
-from pipeline import converters, engines, transcribers
+from pipeline import converters, engines
 from pipeline.converters.base import Converter
 from pipeline.engines.base import Engine
 from pipeline.equipment import Equipment
 from pipeline.fetch import Fetcher
 from pipeline.jobs.settings import Check
-from pipeline.transcribers.base import Transcriber
+from pipeline.listeners import ListenerProcesses, Listeners
 
 # By engine and not by what happens to be installed: the same job gives the same check everywhere.
 CHECKER_OF_ENGINE = {
@@ -35,13 +35,13 @@ class Tools:
         self._equipment = equipment
         self._on_load = on_load
         self._engines: dict[str, Engine] = {}
-        self._transcribers: dict[str, Transcriber] = {}
+        self._listeners: dict[str, Listeners] = {}
         self._converters: dict[str, Converter] = {}
 
     @property
     def hold_models(self) -> bool:
         """Whether anything large is loaded."""
-        return not EMBEDDED.issuperset((*self._engines, *self._transcribers, *self._converters))
+        return not EMBEDDED.issuperset((*self._engines, *self._listeners, *self._converters))
 
     def engine(self, name: str) -> Engine:
         """The engine of this name; raises InputError for one that this installation lacks."""
@@ -50,18 +50,18 @@ class Tools:
             self._engines[name] = engines.load(name, self._equipment)
         return self._engines[name]
 
-    def transcriber(self, check: Check, engine: str) -> Transcriber | None:
-        """The recogniser that checks this engine's speech; None where nothing is to be checked.
+    def listeners(self, check: Check, engine: str) -> Listeners | None:
+        """Who checks this engine's speech; None where nothing is to be checked.
 
         Raises InputError for one that this installation lacks.
         """
         if check.by == "none":
             return None
         name = CHECKER_OF_ENGINE[engine] if check.by == "auto" else check.by
-        if name not in self._transcribers:
+        if name not in self._listeners:
             self._on_load(f"loading {name}")
-            self._transcribers[name] = transcribers.load(name, self._equipment)
-        return self._transcribers[name]
+            self._listeners[name] = ListenerProcesses(name, self._equipment)
+        return self._listeners[name]
 
     def converter(self, engine: str) -> Converter:
         """The voice converter that belongs to this engine."""
@@ -73,7 +73,7 @@ class Tools:
 
     def close(self) -> None:
         """Free everything."""
-        for family in (self._engines, self._transcribers, self._converters):
+        for family in (self._engines, self._listeners, self._converters):
             for member in family.values():
                 member.close()
             family.clear()

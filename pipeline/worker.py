@@ -5,7 +5,6 @@ time; whatever happens to a job, the ledger says so; a stop is honoured at the n
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from typing import Protocol
 from loguru import logger
 
 from pipeline import crash, notify
+from pipeline.children import die_with_parent
 from pipeline.config import Config, Fetch
 from pipeline.equipment import Equipment, Listening
 from pipeline.errors import (
@@ -28,6 +28,7 @@ from pipeline.errors import (
     EnvironmentFailure,
     InputError,
     Interrupted,
+    RecogniserDied,
     SynthesisError,
     VoxspoolError,
 )
@@ -60,15 +61,14 @@ LONGEST_WAIT_SECONDS = 120.0
 "a job that the machine fails again and again is tried this seldom, and others go first"
 OVERTAKEN_STAGES = frozenset({"speaking", "converting"})
 "where nothing is in anybody's hands between two reports"
-_PR_SET_PDEATHSIG = 1
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
     """The body of a worker process."""
-    _die_with_parent(parent_pid)
+    die_with_parent(parent_pid)
     _die_before_parent()
-    _share_processors(len(config.worker_devices))
+    _share_processors(config)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopFlag()
@@ -82,7 +82,7 @@ def main(config: Config, slot: int, name: str, parent_pid: int) -> None:
     try:
         with _temporary_files_in(layout.scratch(name)):
             Worker(config, name, stop=stop, device=config.worker_devices[slot - 1]).run()
-    except EnvironmentFailure as error:
+    except (EnvironmentFailure, RecogniserDied) as error:
         logger.error("{}", error.in_full)
         sys.exit(1)
     sys.exit(0)
@@ -100,26 +100,23 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _die_with_parent(parent_pid: int) -> None:
-    """Linux: SIGKILL for this process the moment its parent is gone (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-
-
 def _die_before_parent() -> None:
     """Linux: where memory runs out, it is a worker that goes and never the supervisor (proc(5))."""
     with contextlib.suppress(OSError):
         OOM_SCORE.write_text("500", encoding="ascii")
 
 
-def _share_processors(workers: int) -> None:
+def _share_processors(config: Config) -> None:
     """Numerical libraries take every processor there is; workers that do so hold each other up.
 
     They read it when they are loaded; who has set it for the daemon knows better.
     """
-    share = max(1, len(os.sched_getaffinity(0)) // workers)
-    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+    os.environ.setdefault("OMP_NUM_THREADS", str(_processors(config)))
+
+
+def _processors(config: Config) -> int:
+    """A worker's share of those that the daemon may use."""
+    return max(1, len(os.sched_getaffinity(0)) // len(config.worker_devices))
 
 
 class Stop(Protocol):
@@ -261,10 +258,12 @@ class Worker:
             self._give_back(job, error.message)
         except Cancelled as error:
             self._end(job, JobState.CANCELLED, error)
-        except SynthesisError as error:
-            # a stop may reach ffmpeg as well, and then this is all that we hear of it
+        except (SynthesisError, RecogniserDied) as error:
+            # a stop may reach ffmpeg and recogniser as well, and then this is all that we hear of it
             if self._stop.is_set():
                 self._give_back(job, error.message)
+            elif isinstance(error, RecogniserDied):
+                raise
             else:
                 self._fail(job, error)
         except InputError as error:
@@ -423,6 +422,7 @@ def _equipment(config: Config, layout: Layout, device: str) -> Equipment:
         models=config.models_path,
         measured=layout.measured,
         device=device,
+        processors=_processors(config),
         engine_mode=config.models.engine_mode,
         int8=config.models.int8,
         listening=Listening(size=whisper.size, backend=whisper.backend, device=whisper.device),

@@ -41,6 +41,15 @@ LOADERS: dict[str, Callable[[Equipment], Transcriber]] = {
 }
 
 
+ON_ONE_PROCESSOR = frozenset({"pocketsphinx"})
+"a take keeps one processor busy, and several are heard side by side; the others use all there are for one"
+
+
+def processes(name: str, equipment: Equipment) -> int:
+    """How many of the recogniser `name` make full use of `equipment`."""
+    return equipment.processors if name in ON_ONE_PROCESSOR else 1
+
+
 def load(name: str, equipment: Equipment = BARE) -> Transcriber:
     """The recogniser `name`, ready to listen on `equipment`; InputError if this version lacks it."""
     if name not in LOADERS:

@@ -5,6 +5,7 @@ what was expected, however strongly the recogniser was biased.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.sound.audio import Speech
@@ -20,6 +21,10 @@ class Transcriber(Protocol):
     "of the package and its model; part of every cache key"
     max_word_error_rate: float
     "its own threshold, used where the job sets none"
+    languages: frozenset[str]
+    "primary subtags of BCP 47 for which it has a model, in small letters"
+    batch: int
+    "how many takes it is best given at once"
 
     def supports(self, language: str) -> bool:
         """Whether it has a model for this language."""
@@ -40,3 +45,32 @@ class Transcriber(Protocol):
     def close(self) -> None:
         """Free what it holds."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recogniser:
+    """What one says of itself, for those who do not have it at hand."""
+
+    name: str
+    version: str
+    languages: frozenset[str]
+    batch: int
+
+    def supports(self, language: str) -> bool:
+        """Whether it has a model for this language."""
+        return knows(self.languages, language)
+
+
+def introduction(transcriber: Transcriber) -> Recogniser:
+    """Who it is."""
+    return Recogniser(
+        name=transcriber.name,
+        version=transcriber.version,
+        languages=transcriber.languages,
+        batch=transcriber.batch,
+    )
+
+
+def knows(languages: frozenset[str], language: str) -> bool:
+    """Whether the BCP 47 tag `language` is, in whatever region and script, one of `languages`."""
+    return language.lower().partition("-")[0] in languages

@@ -26,6 +26,7 @@ from pipeline.errors import SynthesisError
 from pipeline.sound.audio import Audio, Speech, Word, to_pcm16
 from pipeline.sound.resample import resample
 from pipeline.text.spoken import spoken_words
+from pipeline.transcribers.base import knows
 from pipeline.transcribers.loudness import FRAMES_PER_SECOND, is_silent, longest_pause, loudness, speech_level
 from pipeline.transcribers.pronunciation import Pronunciations
 from pipeline.verify import Transcript
@@ -108,6 +109,8 @@ class PocketsphinxTranscriber:
 
     name = "pocketsphinx"
     max_word_error_rate = 0.0
+    languages = frozenset({"en"})
+    batch = 1
 
     def __init__(self) -> None:
         self.version = f"{package_version('pocketsphinx')}-4"
@@ -116,7 +119,7 @@ class PocketsphinxTranscriber:
 
     def supports(self, language: str) -> bool:
         """English of any country."""
-        return language.lower().partition("-")[0] == "en"
+        return knows(self.languages, language)
 
     def transcribe(self, speech: Speech, expected: str, language: str) -> Transcript:
         """Listen; raises SynthesisError for a language it has no model for."""

@@ -19,6 +19,7 @@ from pipeline.errors import SynthesisError
 from pipeline.sound.audio import Audio, Samples, Speech, Word
 from pipeline.sound.resample import resample
 from pipeline.text.spoken import spoken_words
+from pipeline.transcribers.base import knows
 from pipeline.transcribers.loudness import (
     FRAMES_PER_SECOND,
     is_silent,
@@ -61,6 +62,8 @@ class Model(Protocol):
     "package, size and fingerprint of the checkpoint"
     languages: frozenset[str]
     "Whisper's own codes"
+    batch: int
+    "how many windows it listens to at once"
 
     def hear(self, windows: Sequence[Samples], language: str) -> list[Heard]:
         """Listen to windows of 16 kHz samples, each at most 30 s; raises SynthesisError."""
@@ -101,11 +104,13 @@ class WhisperTranscriber:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self.version = model.version
+        self.version, self.batch = model.version, model.batch
+        other_names = {name for name, code in _WHISPERS_CODE.items() if code in model.languages}
+        self.languages = model.languages | other_names
 
     def supports(self, language: str) -> bool:
         """Whether the checkpoint knows it; one for English alone knows English."""
-        return whispers_code(language) in self._model.languages
+        return knows(self.languages, language)
 
     def transcribe(self, speech: Speech, expected: str, language: str) -> Transcript:  # noqa: ARG002
         """Listen; `expected` is not looked at. Raises SynthesisError for a language it does not know."""

@@ -27,6 +27,8 @@ FILES = ("model.bin", "config.json", "tokenizer.json")
 class FasterWhisper:
     """A Whisper checkpoint in CTranslate2's form."""
 
+    batch = 1
+
     def __init__(self, equipment: Equipment) -> None:
         size = equipment.listening.size
         folder = equipment.models / "faster-whisper" / size

@@ -42,6 +42,8 @@ _UNREADABLE = (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeErr
 class OpenAIWhisper:
     """A Whisper checkpoint as OpenAI publishes them."""
 
+    batch = BATCH
+
     def __init__(self, equipment: Equipment) -> None:
         size = equipment.listening.size
         path = equipment.models / "whisper" / f"{size}.pt"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripted import Nearby
 
 from pipeline.booth import Booth
 from pipeline.cache import TakeCache
@@ -148,7 +149,7 @@ def recorded(folder: Path, engine: Slipping, ears: WhisperTranscriber, **takes: 
     folder.mkdir(exist_ok=True)
     booth = Booth(
         engine=engine,  # type: ignore[arg-type]
-        transcriber=ears,
+        listeners=Nearby(ears),
         cache=TakeCache(folder),
         settings=Settings.model_validate({"seed": 7, "takes": takes}),
         voice=Voice(name=""),

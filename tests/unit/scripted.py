@@ -8,7 +8,9 @@ import numpy as np
 from pipeline.engines.base import Spoken, Utterance, Voice, one_by_one
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Check, Synthesis
+from pipeline.listeners import Hearing, Question, answers
 from pipeline.sound.audio import Audio, Speech
+from pipeline.transcribers.base import Transcriber, introduction, knows
 from pipeline.verify import Transcript
 
 RATE_HZ = 22_050
@@ -82,7 +84,8 @@ class ScriptedTranscriber:
     name: str = "pocketsphinx"
     version: str = "1"
     max_word_error_rate: float = 0.1
-    languages: tuple[str, ...] = ("en",)
+    languages: frozenset[str] = frozenset({"en"})
+    batch: int = 100
     hears: Callable[[str, int], str] = lambda text, _: text
     given: list[int] = field(default_factory=list)
     "how many takes each call brought"
@@ -91,7 +94,7 @@ class ScriptedTranscriber:
 
     def supports(self, language: str) -> bool:
         """As the script says."""
-        return language in self.languages
+        return knows(self.languages, language)
 
     def transcribe(self, speech: Speech, expected: str, language: str) -> Transcript:
         """What the script says of the n-th take of this text."""
@@ -112,11 +115,51 @@ class ScriptedTranscriber:
         self.closed = True
 
 
+class Nearby:
+    """Listeners in this very process: `transcriber` hears what waits whenever it is asked to work.
+
+    With `lazy` it does nothing until somebody waits for it.
+    """
+
+    def __init__(self, transcriber: Transcriber, *, ahead: int = 0, lazy: bool = False) -> None:
+        self._transcriber, self._lazy = transcriber, lazy
+        self.recogniser = introduction(transcriber)
+        self.ahead = ahead
+        self.waiting: list[Hearing] = []
+        self.rested = 0
+
+    def give(self, question: Question) -> Hearing:
+        """Comes to the others."""
+        self.waiting.append(Hearing(question))
+        return self.waiting[-1]
+
+    def give_up(self, hearing: Hearing) -> None:
+        """Forgets it."""
+        self.waiting.remove(hearing)
+
+    def work(self, *, wait: bool) -> None:
+        """Answer all that wait."""
+        if self.waiting and (wait or not self._lazy):
+            found = answers(self._transcriber, [hearing.question for hearing in self.waiting])
+            for hearing, answer in zip(self.waiting, found, strict=True):
+                hearing.answer = answer
+            self.waiting.clear()
+
+    def rest(self) -> None:
+        """Remembers it."""
+        self.rested += 1
+
+    def close(self) -> None:
+        """Closes the recogniser."""
+        self._transcriber.close()
+
+
 class ScriptedTools:
     """Stands for `tools.Tools`, with one engine and one recogniser."""
 
     def __init__(self, engine: ScriptedEngine, transcriber: ScriptedTranscriber | None = None) -> None:
-        self._engine, self._transcriber = engine, transcriber
+        self._engine = engine
+        self._listeners = Nearby(transcriber or ScriptedTranscriber())
 
     hold_models = False
 
@@ -124,9 +167,9 @@ class ScriptedTools:
         """The one."""
         return self._engine
 
-    def transcriber(self, check: Check, engine: str) -> ScriptedTranscriber | None:
-        """The one, unless nothing is to be checked."""
-        return None if check.by == "none" else self._transcriber
+    def listeners(self, check: Check, engine: str) -> Nearby | None:
+        """The one recogniser, unless nothing is to be checked."""
+        return None if check.by == "none" else self._listeners
 
     def close(self) -> None:
         """Nothing to free."""

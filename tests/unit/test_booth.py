@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import ScriptedEngine, ScriptedTranscriber
+from scripted import Nearby, ScriptedEngine, ScriptedTranscriber
 
 from pipeline.booth import GENERATION_RETRY_SECONDS, Booth
 from pipeline.cache import TakeCache
@@ -13,7 +13,9 @@ from pipeline.engines.base import Utterance, Voice
 from pipeline.errors import Interrupted, SynthesisError
 from pipeline.jobs.settings import Settings
 from pipeline.made import Made
+from pipeline.sound.audio import Speech
 from pipeline.takes import Choice
+from pipeline.verify import Transcript
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 WRONG = "something else was heard here"
@@ -38,6 +40,7 @@ class Studio:
         self.slept: list[float] = []
         self.asked = 0
         self.made = Made()
+        self.lazy, self.ahead = False, 0
 
     def booth(
         self, engine: ScriptedEngine, transcriber: ScriptedTranscriber | None = None, **settings: Any
@@ -46,7 +49,7 @@ class Studio:
         self.made = Made()
         return OneByOne(
             engine=engine,
-            transcriber=transcriber,
+            listeners=None if transcriber is None else Nearby(transcriber, lazy=self.lazy, ahead=self.ahead),
             cache=self.cache,
             settings=Settings.model_validate({"seed": 7, **settings}),
             voice=Voice(name="en"),
@@ -293,8 +296,12 @@ BOOK = [f"Sentence number {number} of this book." for number in range(10)]
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("batch", [1, 3, 4, 100])
-def test_the_choices_are_the_same_whatever_the_batch(studio: Studio, batch: int, backwards: bool) -> None:
-    """In the order of the chunks, and no take more than one by one."""
+@pytest.mark.parametrize(("lazy", "ahead"), [(False, 0), (True, 0), (True, 1), (True, 3), (False, 3)])
+def test_the_choices_are_the_same_whatever_the_batch(
+    studio: Studio, batch: int, backwards: bool, lazy: bool, ahead: int
+) -> None:
+    """In the order of the chunks, and no take more than one by one, however slowly they are heard."""
+    studio.lazy, studio.ahead = lazy, ahead
     hears = {text: number % 3 for number, text in enumerate(BOOK)}
     ears = ScriptedTranscriber(hears=lambda text, n: text if n > hears[text] else WRONG)
     engine = ScriptedEngine(batch=batch, backwards=backwards)
@@ -310,8 +317,74 @@ def test_a_chunk_that_fails_holds_nobody_up(studio: Studio) -> None:
     ears = ScriptedTranscriber(hears=lambda text, n: text if n > 2 or text != BOOK[0] else WRONG)
     engine = ScriptedEngine(batch=4)
     list(studio.booth(engine, ears).record_all(BOOK))
-    assert engine.given == ears.given == [4, 4, 4]
+    assert engine.given == [4, 4, 4] and sum(ears.given) == 12
     assert [u.text for u in engine.spoken[4:8]] == [BOOK[0], *BOOK[4:7]]
+
+
+def test_the_engine_speaks_on_while_takes_are_heard(studio: Studio) -> None:
+    """As far ahead as keeps those who listen busy, and in full rounds."""
+    studio.lazy, studio.ahead = True, 4
+    engine, ears = ScriptedEngine(batch=2), ScriptedTranscriber()
+    spoken_at_first_look: list[int] = []
+
+    def hears(text: str, _number: int) -> str:
+        spoken_at_first_look.append(len(engine.spoken))
+        return text
+
+    ears.hears = hears
+    list(studio.booth(engine, ears).record_all(BOOK))
+    assert engine.given == [2] * 5
+    assert spoken_at_first_look == [6] * 6 + [10] * 4
+
+
+def test_it_waits_rather_than_speak_a_round_that_is_not_full(studio: Studio) -> None:
+    """A round of one takes a GPU as long as one of many."""
+    studio.lazy, studio.ahead = True, 1
+    engine = ScriptedEngine(batch=4)
+    list(studio.booth(engine, ScriptedTranscriber()).record_all(BOOK))
+    assert engine.given == [4, 4, 2]
+
+
+def test_a_chunk_is_handed_on_while_others_of_its_round_are_being_spoken(studio: Studio) -> None:
+    """So that the encoder has something to do meanwhile, and never a whole round at once."""
+    engine = ScriptedEngine(batch=5)
+    spoken = [len(engine.spoken) for _ in studio.booth(engine, ScriptedTranscriber()).record_all(BOOK)]
+    assert spoken == list(range(1, 11))
+
+
+def test_what_nobody_heard_yet_is_given_up_with_the_job(studio: Studio) -> None:
+    """The next job is not kept waiting for it."""
+    studio.lazy, studio.ahead = True, 8
+    booth = studio.booth(ScriptedEngine(batch=2), ScriptedTranscriber())
+    booth.alive = iter_then_stop(3)
+    with pytest.raises(Interrupted):
+        list(booth.record_all(BOOK))
+    assert isinstance(booth.listeners, Nearby) and booth.listeners.waiting == []
+
+
+def iter_then_stop(calls: int) -> Callable[[], None]:
+    """Raises Interrupted at the call of this number."""
+    left = iter(range(calls - 1))
+
+    def alive() -> None:
+        if next(left, None) is None:
+            raise Interrupted("stop")
+
+    return alive
+
+
+def test_what_cannot_be_heard_fails_the_job(studio: Studio) -> None:
+    """With the recogniser's own words; the take is kept."""
+
+    class Deaf(ScriptedTranscriber):
+        def transcribe(self, speech: Speech, expected: str, language: str) -> Transcript:
+            raise SynthesisError("The recogniser could not listen.")
+
+    with pytest.raises(SynthesisError, match="could not listen"):
+        studio.booth(ScriptedEngine(), Deaf()).record(TEXT)
+    engine = ScriptedEngine()
+    studio.booth(engine, ScriptedTranscriber()).record(TEXT)
+    assert engine.spoken == []
 
 
 def test_what_is_said_twice_in_a_batch_is_spoken_once(studio: Studio) -> None:

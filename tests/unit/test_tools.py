@@ -38,7 +38,10 @@ from pipeline.equipment import BARE
 from pipeline.jobs.settings import Check
 from pipeline.tools import Tools
 tools = Tools(BARE, lambda _: None)
-print(tools.engine("espeak").name, tools.transcriber(Check(), "espeak").name, tools.converter("espeak").name)
+if __name__ == "__main__":
+    who = tools.listeners(Check(), "espeak").recogniser
+    print(tools.engine("espeak").name, who.name, tools.converter("espeak").name)
+    tools.close()
 """
 
 
@@ -73,7 +76,7 @@ def test_a_member_is_loaded_once_and_freed_at_the_end(
             "The model chatterbox is not whole in /nonexistent/models/",
         ),
         (
-            lambda tools: tools.transcriber(Check(by="whisper"), "espeak"),
+            lambda tools: tools.listeners(Check(by="whisper"), "espeak"),
             "The Whisper model base is not there",
         ),
         (
@@ -96,7 +99,7 @@ def test_a_model_that_nobody_brought_is_refused_with_what_to_do(
 
 def test_nothing_is_loaded_for_a_job_that_is_not_checked(tools: Tools, told: list[str]) -> None:
     """`check: {by: none}`."""
-    assert tools.transcriber(Check(by="none"), "espeak") is None
+    assert tools.listeners(Check(by="none"), "espeak") is None
     assert told == []
 
 
@@ -109,7 +112,7 @@ def test_who_checks_follows_from_the_engine_alone(tools: Tools) -> None:
         "chatterbox-turbo": "whisper",
     }
     with pytest.raises(InputError, match="The Whisper model base"):
-        tools.transcriber(Check(by="auto"), "chatterbox")
+        tools.listeners(Check(by="auto"), "chatterbox")
 
 
 def test_only_models_are_worth_letting_go_of(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ class ScriptedModel:
 
     version = "scripted 1"
     languages = frozenset({"en", "de", "pt", "no", "zh"})
+    batch = 16
 
     def __init__(self, hears: Callable[[Samples], Heard] = lambda _: Heard(text="word")) -> None:
         self.hears = hears

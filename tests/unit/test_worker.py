@@ -15,20 +15,21 @@ from ledger_samples import Clock, a_job, submit
 from scripted import ScriptedEngine, ScriptedTools, ScriptedTranscriber
 
 from pipeline import worker as room
-from pipeline.config import Config, Models, Notify
+from pipeline.config import Config, Models, Notify, Workers
 from pipeline.engines.base import Utterance
 from pipeline.errors import (
     Cancelled,
     EnvironmentFailure,
     InputError,
     Interrupted,
+    RecogniserDied,
     SynthesisError,
     VoxspoolError,
 )
 from pipeline.intake.intake import Intake
 from pipeline.intake.watch import Watch
 from pipeline.jobs.job import DropState, Job, JobState
-from pipeline.layout import Layout
+from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger
 from pipeline.sound.audio import Speech
 from pipeline.worker import HEARTBEAT_SECONDS, Progress, Worker
@@ -139,17 +140,38 @@ def test_where_memory_runs_out_workers_go_before_the_supervisor(
     room._die_before_parent()
 
 
-def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_the_processors(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """One takes all, four of them a quarter each, none less than one; what the user set stays."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for workers, share in ((1, "8"), (3, "2"), (4, "2"), (16, "1")):
-        room._share_processors(workers)
+        shared = config.model_copy(update={"workers": Workers(count=workers)})
+        room._share_processors(shared)
         assert os.environ["OMP_NUM_THREADS"] == share
+        assert room._equipment(shared, layout_of(shared), "cpu").processors == int(share)
         monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    room._share_processors(1)
+    room._share_processors(config)
     assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_without_its_recogniser_the_worker_ends(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it had died itself: the supervisor counts it, and gives the job to the next."""
+    monkeypatch.setattr(room, "render", raising(RecogniserDied("The recogniser died (-9).")))
+    shop.drop()
+    with pytest.raises(RecogniserDied):
+        shop.work()
+    assert [job.state for job in shop.ledger.jobs_in(*JobState)] == [JobState.RUNNING]
+
+
+def test_a_stop_that_reached_the_recogniser_too_is_a_stop(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal sends it to all processes."""
+    monkeypatch.setattr(room, "render", raising(RecogniserDied("The recogniser died (-15).")))
+    shop.drop()
+    shop.stop.set()
+    assert shop.work().state is JobState.QUEUED and shop.outcomes() == ["interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,279 @@
+"""Recognisers at work beside the engine: processes that listen to takes and judge them.
+
+Knows recognisers and verdicts; nothing of jobs, ladders or the cache. A process is given takes when it has
+nothing to do and not before, so that handing over never waits. Invariants: what comes of a take does not
+depend on which process heard it, nor beside which other; a process dies with its worker; one that
+died is told and never replaced in silence.
+"""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as readable
+from typing import Protocol
+
+from pipeline import transcribers
+from pipeline.children import die_with_parent
+from pipeline.equipment import Equipment
+from pipeline.errors import RecogniserDied, SynthesisError, VoxspoolError
+from pipeline.sound.audio import Speech
+from pipeline.transcribers.base import Recogniser, Transcriber, introduction
+from pipeline.verify import Transcript, Verdict, verify
+
+AHEAD = 2
+"batches for each process: one in its hands and one to follow"
+END_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Does this take say this text?"""
+
+    text: str
+    language: str
+    max_word_error_rate: float | None
+    "None: the recogniser's own"
+    speech: Speech
+    transcript: Transcript | None = None
+    "what was heard in it before: then it is only judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was heard, and whether that is right."""
+
+    transcript: Transcript
+    verdict: Verdict
+
+
+@dataclass(eq=False, slots=True)
+class Hearing:
+    """A question on its way; `answer` comes with one of the next calls of `Listeners.work`."""
+
+    question: Question
+    answer: Answer | SynthesisError | None = None
+
+
+class Listeners(Protocol):
+    """Who listens beside the engine, to several jobs' takes if need be."""
+
+    recogniser: Recogniser
+    ahead: int
+    "so many takes keep them busy"
+
+    def give(self, question: Question) -> Hearing:
+        """To be heard as soon as somebody has nothing to do."""
+        ...
+
+    def give_up(self, hearing: Hearing) -> None:
+        """It is not wanted any more."""
+        ...
+
+    def work(self, *, wait: bool) -> None:
+        """Hand out questions and take in answers; `wait`: not before there was one to take in.
+
+        Raises RecogniserDied.
+        """
+        ...
+
+    def rest(self) -> None:
+        """A job has ended: free what only a long one needs."""
+        ...
+
+    def close(self) -> None:
+        """End all."""
+        ...
+
+
+class ListenerProcesses:
+    """A recogniser in processes of its own: one, or one for each processor where a take keeps just one busy.
+
+    multiprocessing's own processes and pipes. An executor would need threads and named semaphores, which a
+    killed worker leaves behind, and does not say why a process could not start.
+    """
+
+    def __init__(self, name: str, equipment: Equipment) -> None:
+        """Starts the first; raises what `transcribers.load` raises."""
+        self._name, self._equipment = name, equipment
+        self._most = transcribers.processes(name, equipment)
+        self._waiting: deque[Hearing] = deque()
+        self._processes = [_Process(name, equipment)]
+        try:
+            self._processes[0].take_in()
+        except VoxspoolError:
+            self.close()
+            raise
+        self.recogniser = self._processes[0].recogniser
+        self.ahead = AHEAD * self._most * self.recogniser.batch
+
+    def give(self, question: Question) -> Hearing:
+        """To be heard as soon as somebody has nothing to do."""
+        hearing = Hearing(question)
+        self._waiting.append(hearing)
+        return hearing
+
+    def give_up(self, hearing: Hearing) -> None:
+        """It is not wanted any more; what is in somebody's hands is heard to its end."""
+        if hearing in self._waiting:
+            self._waiting.remove(hearing)
+
+    def work(self, *, wait: bool) -> None:
+        """Hand out questions and take in answers; `wait`: not before there was one to take in."""
+        self._hand_out()
+        busy = [process for process in self._processes if process.is_busy]
+        if busy:
+            spoken_up = readable([process.pipe for process in busy], None if wait else 0)
+            for process in busy:
+                if process.pipe in spoken_up:
+                    process.take_in()
+            self._hand_out()
+
+    def rest(self) -> None:
+        """End all but the first, unless they are busy with another job."""
+        for process in [process for process in self._processes[1:] if not process.is_busy]:
+            self._processes.remove(process)
+            process.end()
+
+    def close(self) -> None:
+        """End all."""
+        while self._processes:
+            self._processes.pop().end()
+
+    def _hand_out(self) -> None:
+        for process in self._processes:
+            if self._waiting and not process.is_busy:
+                count = min(self.recogniser.batch, len(self._waiting))
+                process.hand([self._waiting.popleft() for _ in range(count)])
+        # To start one takes as long as to hear a take or two.
+        if len(self._waiting) > AHEAD * len(self._processes) and len(self._processes) < self._most:
+            self._processes.append(_Process(self._name, self._equipment))
+
+
+class _Process:
+    """One of them, from this side."""
+
+    recogniser: Recogniser
+
+    def __init__(self, name: str, equipment: Equipment) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._name = name
+        self._hands: list[Hearing] | None = []
+        "None: nothing to do; empty at first, while it loads"
+        # daemon: a worker that ends without a word to it takes it along
+        self._process = context.Process(
+            target=_listen, args=(theirs, name, equipment, os.getpid()), name=f"voxspool-{name}", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something will come from it."""
+        return self._hands is not None
+
+    def hand(self, hearings: list[Hearing]) -> None:
+        """Give it something to do."""
+        self._hands = hearings
+        try:
+            self.pipe.send([hearing.question for hearing in hearings])
+        except OSError as error:
+            raise self._died() from error
+
+    def take_in(self) -> None:
+        """What it has to say; waits for it."""
+        try:
+            said: Recogniser | VoxspoolError | list[Answer | SynthesisError] = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        hands, self._hands = self._hands, None
+        if isinstance(said, VoxspoolError):
+            raise said
+        if isinstance(said, Recogniser):
+            self.recogniser = said
+            return
+        for hearing, answer in zip(hands or [], said, strict=True):
+            hearing.answer = answer
+
+    def end(self) -> None:
+        """It ends by itself where it is idle, else it is ended."""
+        self.pipe.close()
+        self._process.join(0.0 if self.is_busy else END_SECONDS)
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+
+    def _died(self) -> RecogniserDied:
+        self._process.join(END_SECONDS)
+        return RecogniserDied(f"The process of the recogniser {self._name} died ({self._process.exitcode}).")
+
+
+def answers(transcriber: Transcriber, questions: Sequence[Question]) -> list[Answer | SynthesisError]:
+    """Listen to the takes that nobody has heard yet, and judge them all."""
+    found: dict[int, Transcript | SynthesisError] = {
+        place: question.transcript
+        for place, question in enumerate(questions)
+        if question.transcript is not None
+    }
+    for language in {question.language for question in questions}:
+        places = [
+            place
+            for place, question in enumerate(questions)
+            if place not in found and question.language == language
+        ]
+        found |= zip(places, _heard(transcriber, [questions[place] for place in places]), strict=True)
+    return [_judged(transcriber, question, found[place]) for place, question in enumerate(questions)]
+
+
+def _heard(transcriber: Transcriber, questions: Sequence[Question]) -> list[Transcript | SynthesisError]:
+    """All at once; where that fails one by one, so that none suffers for another."""
+    if not questions:
+        return []
+    spoken = [(question.speech, question.text) for question in questions]
+    try:
+        return list(transcriber.transcribe_all(spoken, questions[0].language))
+    except SynthesisError as error:
+        if len(questions) == 1:
+            return [error]
+    return [heard for question in questions for heard in _heard(transcriber, [question])]
+
+
+def _judged(
+    transcriber: Transcriber, question: Question, heard: Transcript | SynthesisError
+) -> Answer | SynthesisError:
+    if isinstance(heard, SynthesisError):
+        return heard
+    limit = question.max_word_error_rate
+    verdict = verify(
+        question.text,
+        heard,
+        language=question.language,
+        max_word_error_rate=transcriber.max_word_error_rate if limit is None else limit,
+        normalise=transcriber.normalise,
+    )
+    return Answer(heard, verdict)
+
+
+def _listen(pipe: Connection, name: str, equipment: Equipment, parent_pid: int) -> None:
+    """The body of such a process: load, say who listens, then answer until the pipe closes."""
+    die_with_parent(parent_pid)
+    try:
+        transcriber = transcribers.load(name, equipment)
+    except VoxspoolError as error:
+        pipe.send(error)
+        return
+    pipe.send(introduction(transcriber))
+    while (questions := _next(pipe)) is not None:
+        pipe.send(answers(transcriber, questions))
+    transcriber.close()
+
+
+def _next(pipe: Connection) -> list[Question] | None:
+    try:
+        questions: list[Question] = pipe.recv()
+    except (EOFError, OSError):
+        return None
+    return questions
