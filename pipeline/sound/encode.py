@@ -111,7 +111,7 @@ class Encoder:
                 path.unlink(missing_ok=True)
 
     def write(self, audio: Audio) -> None:
-        """Append `audio`; waits only while ffmpeg is a megabyte behind.
+        """Append `audio`; waits only while ffmpeg is a minute of speech behind.
 
         Raises EnvironmentFailure if the disk is full, SynthesisError if ffmpeg gave up.
         """

@@ -30,6 +30,8 @@ REPORT_SECONDS = 1.0
 Report = Callable[[], None]
 _QUERY_SECONDS = 30.0
 _PIPE_BYTES = 1 << 20
+HELD_BYTES = 8 << 20
+"of what it is to read: a minute and more of speech, so that nobody waits for it between two chunks"
 _LOG_LINE_BYTES = 4096
 _LOG_FIRST_LINES, _LOG_LAST_LINES = 1000, 40
 _NEEDED_ENCODERS = frozenset({"libmp3lame", "libopus", "aac", "flac", "pcm_s16le"})
@@ -118,6 +120,7 @@ class Ffmpeg:
         """
         self._tells_progress = tells_progress
         self._stall_seconds = stall_seconds
+        self._held: deque[memoryview] = deque()
         self._moved_at = time.monotonic()
         self._first_lines: list[bytes] = []
         self._last_lines: deque[bytes] = deque(maxlen=_LOG_LAST_LINES)
@@ -151,14 +154,28 @@ class Ffmpeg:
         self.kill()
 
     def write(self, data: memoryview) -> None:
-        """Feed bytes. Raises BrokenPipeError if it has died, SynthesisError if it takes nothing more."""
+        """Feed bytes, which must not change any more; waits only while HELD_BYTES are held back.
+
+        Raises BrokenPipeError if it has died, SynthesisError if it takes nothing more.
+        """
+        self._held.append(data)
+        self._feed(HELD_BYTES)
+
+    def _feed(self, may_be_held: int) -> None:
+        """Write what it takes without waiting, then wait until no more than that is left."""
         pipe = self._process.stdin
         assert pipe is not None
-        while data:
-            with contextlib.suppress(BlockingIOError):
-                data = data[os.write(pipe.fileno(), data) :]
+        while self._held:
+            try:
+                written = os.write(pipe.fileno(), self._held[0])
+            except BlockingIOError:
+                if sum(map(len, self._held)) <= may_be_held:
+                    return
+                self._wait_for(pipe, select.POLLOUT)
                 continue
-            self._wait_for(pipe, select.POLLOUT)
+            self._held[0] = self._held[0][written:]
+            if not self._held[0]:
+                self._held.popleft()
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes of its standard output; empty at the end."""
@@ -176,6 +193,8 @@ class Ffmpeg:
         block then kills ffmpeg.
         """
         if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._feed(0)
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
         if not self._tells_progress:

@@ -10,7 +10,14 @@ import pytest
 
 from pipeline.errors import SynthesisError
 from pipeline.sound import ffmpeg
-from pipeline.sound.ffmpeg import Ffmpeg, environment_failure, executable, ffmpeg_version, last_words
+from pipeline.sound.ffmpeg import (
+    HELD_BYTES,
+    Ffmpeg,
+    environment_failure,
+    executable,
+    ffmpeg_version,
+    last_words,
+)
 
 RAW = ["-loglevel", "error", "-f", "f32le", "-ar", "8000", "-ac", "1", "-i", "pipe:0"]
 
@@ -93,9 +100,36 @@ def test_one_that_takes_nothing_is_stopped(tmp_path: Path, monkeypatch: pytest.M
         pytest.raises(SynthesisError, match=r"did not move for 0 s.*thinking") as caught,
         Ffmpeg([], stdin=subprocess.PIPE, stall_seconds=0.3) as process,
     ):
-        process.write(memoryview(bytes(8 << 20)))
+        process.write(memoryview(bytes(HELD_BYTES + (2 << 20))))
     assert caught.value.code == "ffmpeg_stalled"
     assert time.monotonic() - started < 10
+
+
+def test_nobody_waits_for_one_that_is_a_little_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does not take yet is held, and comes to it whole and in order."""
+    fake(tmp_path, f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; cat >{tmp_path}/got", monkeypatch)
+    pieces = [bytes([number]) * (number * 50_000) for number in range(15)]
+    with Ffmpeg([], stdin=subprocess.PIPE) as process:
+        for piece in pieces:
+            process.write(memoryview(piece))
+        (tmp_path / "go").touch()
+        assert process.finish() == 0
+    assert (tmp_path / "got").read_bytes() == b"".join(pieces)
+
+
+def test_one_that_takes_nothing_at_the_end_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with what was held for it."""
+    fake(tmp_path, "exec sleep 60", monkeypatch)
+    with (
+        pytest.raises(SynthesisError, match="did not move"),
+        Ffmpeg([], stdin=subprocess.PIPE, stall_seconds=0.3) as process,
+    ):
+        process.write(memoryview(bytes(HELD_BYTES)))
+        process.finish()
 
 
 def test_one_that_says_nothing_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +204,7 @@ def test_one_that_died_breaks_the_pipe(tmp_path: Path, monkeypatch: pytest.Monke
     fake(tmp_path, "echo out of ideas >&2; exit 3", monkeypatch)
     with Ffmpeg([], stdin=subprocess.PIPE) as process:
         with pytest.raises(BrokenPipeError):
-            process.write(memoryview(bytes(8 << 20)))
+            process.write(memoryview(bytes(HELD_BYTES + (2 << 20))))
         assert process.finish() == 3
         assert last_words(process.log) == "out of ideas"
 
