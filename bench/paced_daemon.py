@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import daemon
 from pipeline import engines, transcribers
+from pipeline.alive import Alive, unheeded
 from pipeline.engines.base import Spoken, Utterance, Voice, one_by_one
 from pipeline.equipment import Equipment
 from pipeline.jobs.settings import Synthesis
@@ -64,7 +65,7 @@ class PacedEngine:
         samples = round(RATE_HZ * min(LONGEST_SECONDS, len(utterance.text) / LETTERS_PER_SECOND))
         return Speech(audio=Audio(self._noise[:samples], RATE_HZ))
 
-    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+    def speak_all(self, utterances: Sequence[Utterance], _alive: Alive = unheeded) -> Iterator[Spoken]:
         """One after the other."""
         return one_by_one(self, utterances)
 

@@ -13,7 +13,7 @@ from pipeline.text.chunk import chunk
 from pipeline.text.prepare import prepare
 
 CHUNKS = 1_000
-WORDS = 32_000
+WORDS = 40_000
 TARGET, MOST_FOR_CHECKING = 0.95, 0.15
 
 

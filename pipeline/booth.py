@@ -4,6 +4,7 @@ Knows an engine, those who listen and the cache; which take wins is decided in `
 or a transcript that is in the cache is never made again.
 """
 
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from loguru import logger
 
 from pipeline.cache import TakeCache, take_key
 from pipeline.engines.base import Engine, Spoken, Utterance, Voice
-from pipeline.errors import SynthesisError
+from pipeline.errors import Overtaken, SynthesisError
 from pipeline.jobs.settings import Settings
 from pipeline.listeners import Hearing, Listeners, Question
 from pipeline.made import Made
@@ -60,9 +61,9 @@ class Booth:
     voice: Voice
     made: Made
     still_wanted: Callable[[], None]
-    "asked before each round of takes; raises Interrupted or Cancelled"
+    "asked before each round of takes, does what is more urgent; raises Interrupted or Cancelled"
     alive: Callable[[], None] = lambda: None
-    "told of each take while others are in hand; raises the same"
+    "told now and then while takes are in hand; raises the same, or Overtaken"
     sleep: Callable[[float], None] = time.sleep
 
     def record_all(self, texts: Iterable[str]) -> Iterator[Choice]:
@@ -76,12 +77,16 @@ class Booth:
         try:
             while waiting or climbs:
                 attempts = self._ready(waiting, climbs, unheard)
-                for _ in self._round(attempts, unheard) if attempts else self._wait():
-                    self._take_in(unheard)
-                    while climbs and climbs[0].ladder.ended:
-                        choice = climbs.popleft().ladder.choice
-                        _refuse_nothing(choice)
-                        yield choice
+                try:
+                    for _ in self._round(attempts, unheard) if attempts else self._wait():
+                        self._take_in(unheard)
+                        while climbs and climbs[0].ladder.ended:
+                            choice = climbs.popleft().ladder.choice
+                            _refuse_nothing(choice)
+                            yield choice
+                except Overtaken:
+                    _put_down(attempts)
+                    self.still_wanted()
         finally:
             for attempt in unheard.values():
                 self._give_up(attempt)
@@ -161,18 +166,20 @@ class Booth:
         errors: dict[int, SynthesisError] = {}
         if not attempts:
             return errors
-        for spoken in self._timed(self.engine.speak_all([attempt.utterance for attempt in attempts])):
-            attempt = attempts[spoken.index]
-            if not isinstance(spoken.outcome, SynthesisError):
-                attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
-            elif self.engine.random and spoken.outcome.code == "no_speech":
-                attempt.speech = self._nothing(spoken.outcome)
-            else:
-                errors[spoken.index] = spoken.outcome
-                continue
-            if len(attempts) > 1:
-                self.alive()
-            yield attempt
+        utterances = [attempt.utterance for attempt in attempts]
+        with contextlib.closing(self.engine.speak_all(utterances, self.alive)) as speaking:
+            for spoken in self._timed(speaking):
+                attempt = attempts[spoken.index]
+                if not isinstance(spoken.outcome, SynthesisError):
+                    attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
+                elif self.engine.random and spoken.outcome.code == "no_speech":
+                    attempt.speech = self._nothing(spoken.outcome)
+                else:
+                    errors[spoken.index] = spoken.outcome
+                    continue
+                yield attempt
+                if len(attempts) > 1:
+                    self.alive()
         return errors
 
     def _nothing(self, error: SynthesisError) -> Speech:
@@ -199,8 +206,7 @@ class Booth:
             text=attempt.utterance.text,
             language=self.settings.language,
             max_word_error_rate=self.settings.check.max_word_error_rate,
-            speech=attempt.speech,
-            transcript=self.cache.transcript(attempt.key, self._recogniser),
+            heard=self.cache.transcript(attempt.key, self._recogniser) or attempt.speech,
         )
         attempt.hearing = self.listeners.give(question)
         unheard[attempt.key] = attempt
@@ -216,7 +222,7 @@ class Booth:
             del unheard[key]
             if isinstance(answer, SynthesisError):
                 raise answer
-            if attempt.hearing.question.transcript is None:
+            if isinstance(attempt.hearing.question.heard, Speech):
                 self.cache.keep_transcript(key, self._recogniser, answer.transcript)
             self._taken(attempt, answer.verdict)
 
@@ -252,6 +258,13 @@ class Booth:
         assert self.listeners is not None
         who = self.listeners.recogniser
         return f"{who.name} {who.version} {self.settings.language}"
+
+
+def _put_down(attempts: Sequence[Attempt]) -> None:
+    """What was not spoken to its end is begun anew."""
+    for attempt in attempts:
+        if attempt.speech is None:
+            attempt.climb.in_hand = False
 
 
 def _refuse_nothing(choice: Choice) -> None:

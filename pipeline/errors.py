@@ -8,6 +8,7 @@
     ├── EnvironmentFailure   disk full, root gone, read-only: pauses the work, burns no attempt
     │   └── LedgerDamaged    the ledger is not readable any more: ends the daemon (exit 65)
     ├── RecogniserDied       a process beside the worker is gone: the worker ends as if it had died itself
+    ├── Overtaken            something more urgent goes first; the job goes on after it, where it was
     ├── Interrupted          asked to stop at a chunk border: the job goes back to the queue
     └── Cancelled            a person cancelled the job
 
@@ -76,6 +77,10 @@ class LedgerDamaged(EnvironmentFailure):
 
 class RecogniserDied(VoxspoolError):
     """A process that listens for the worker was killed or crashed."""
+
+
+class Overtaken(VoxspoolError):
+    """What is in hand is to be put down for something more urgent."""
 
 
 class Interrupted(VoxspoolError):

@@ -36,9 +36,8 @@ class Question:
     language: str
     max_word_error_rate: float | None
     "None: the recogniser's own"
-    speech: Speech
-    transcript: Transcript | None = None
-    "what was heard in it before: then it is only judged"
+    heard: Speech | Transcript
+    "the take, or what was heard in it before: then it is only judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,32 +212,28 @@ class _Process:
 
 def answers(transcriber: Transcriber, questions: Sequence[Question]) -> list[Answer | SynthesisError]:
     """Listen to the takes that nobody has heard yet, and judge them all."""
-    found: dict[int, Transcript | SynthesisError] = {
-        place: question.transcript
-        for place, question in enumerate(questions)
-        if question.transcript is not None
-    }
-    for language in {question.language for question in questions}:
-        places = [
-            place
-            for place, question in enumerate(questions)
-            if place not in found and question.language == language
-        ]
-        found |= zip(places, _heard(transcriber, [questions[place] for place in places]), strict=True)
+    found: dict[int, Transcript | SynthesisError] = {}
+    unheard: dict[str, dict[int, tuple[Speech, str]]] = {}
+    for place, question in enumerate(questions):
+        if isinstance(question.heard, Transcript):
+            found[place] = question.heard
+        else:
+            unheard.setdefault(question.language, {})[place] = (question.heard, question.text)
+    for language, takes in unheard.items():
+        found |= zip(takes, _heard(transcriber, list(takes.values()), language), strict=True)
     return [_judged(transcriber, question, found[place]) for place, question in enumerate(questions)]
 
 
-def _heard(transcriber: Transcriber, questions: Sequence[Question]) -> list[Transcript | SynthesisError]:
+def _heard(
+    transcriber: Transcriber, takes: Sequence[tuple[Speech, str]], language: str
+) -> list[Transcript | SynthesisError]:
     """All at once; where that fails one by one, so that none suffers for another."""
-    if not questions:
-        return []
-    spoken = [(question.speech, question.text) for question in questions]
     try:
-        return list(transcriber.transcribe_all(spoken, questions[0].language))
+        return list(transcriber.transcribe_all(takes, language))
     except SynthesisError as error:
-        if len(questions) == 1:
+        if len(takes) == 1:
             return [error]
-    return [heard for question in questions for heard in _heard(transcriber, [question])]
+    return [heard for take in takes for heard in _heard(transcriber, [take], language)]
 
 
 def _judged(

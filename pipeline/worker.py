@@ -28,6 +28,7 @@ from pipeline.errors import (
     EnvironmentFailure,
     InputError,
     Interrupted,
+    Overtaken,
     RecogniserDied,
     SynthesisError,
     VoxspoolError,
@@ -61,6 +62,8 @@ LONGEST_WAIT_SECONDS = 120.0
 "a job that the machine fails again and again is tried this seldom, and others go first"
 OVERTAKEN_STAGES = frozenset({"speaking", "converting"})
 "where nothing is in anybody's hands between two reports"
+PUT_DOWN_STAGES = frozenset({"speaking on"})
+"where what is in hand may be put down for something more urgent"
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -163,7 +166,14 @@ class Worker:
         self._layout: Layout = layout_of(config)
         self._ledger = Ledger(self._layout.ledger_file, clock=time.time, create=False)
         self._hooks: list[Hook] = notify.hooks(config.notify)
-        self._progress = Progress(self._ledger, self._layout, stop, worker=name, let_pass=self._let_pass)
+        self._progress = Progress(
+            self._ledger,
+            self._layout,
+            stop,
+            worker=name,
+            let_pass=self._let_pass,
+            is_overtaken=self._is_overtaken,
+        )
         self._tools = Tools(
             _equipment(config, self._layout, device), self._progress.loading, _fetcher(config.fetch)
         )
@@ -201,6 +211,14 @@ class Worker:
             logger.info("{} {}: lets {} pass", job.id, job.source.name, urgent.source.name)
             with self._progress.aside():
                 self.do(urgent)
+
+    def _is_overtaken(self, job: Job) -> bool:
+        """Whether something more urgent than `job` could be begun now."""
+        try:
+            waits = self._ledger.work_waits(before=job.priority)
+            return waits and self._ledger.work_waits(self._ready(), before=job.priority)
+        except EnvironmentFailure:
+            return False
 
     def _next(self, before: Priority | None = None) -> Job | None:
         """The next job, if there is one for which the machine is fit; `before`: only a more urgent one."""
@@ -455,13 +473,14 @@ class Progress:
         worker: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         let_pass: Callable[[Job], None] = lambda _: None,
+        is_overtaken: Callable[[Job], bool] = lambda _: False,
     ) -> None:
         self._worker = worker
         self._ledger = ledger
         self._layout = layout
         self._stop = stop
         self._clock = clock
-        self._let_pass = let_pass
+        self._let_pass, self._is_overtaken = let_pass, is_overtaken
         self._job: Job | None = None
         self._waiting: list[tuple[Job, int, int]] = []
         self._written = 0.0
@@ -493,7 +512,7 @@ class Progress:
         self._write(what, 0, 0)
 
     def report(self, stage: str, done_chunks: int, total_chunks: int) -> None:
-        """Called at each chunk border; raises Interrupted or Cancelled."""
+        """Called at each chunk border, and within; raises Interrupted, Cancelled or, within, Overtaken."""
         self._refuse_to_go_on()
         now = self._clock()
         if now - self._written >= HEARTBEAT_SECONDS or stage != self._last[0]:
@@ -504,6 +523,8 @@ class Progress:
             if stage in OVERTAKEN_STAGES and self._job is not None:
                 self._let_pass(self._job)
                 self._refuse_to_go_on()
+            if stage in PUT_DOWN_STAGES and self._job is not None and self._is_overtaken(self._job):
+                raise Overtaken("Something more urgent goes first.")
 
     def _refuse_to_go_on(self) -> None:
         if self._stop.is_set():

@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger
 
+from pipeline.alive import Alive, unheeded
 from pipeline.chatterbox.decoding import Decoder, Spelt
 from pipeline.chatterbox.device import free_bytes
 from pipeline.chatterbox.fast.dense import Kernel
@@ -66,8 +67,11 @@ class Batched:
         """How many utterances are best given at once."""
         return self.slots * (ROUNDS_ON_GPU if self._on_gpu else 1)
 
-    def speak_all(self, asked: Sequence[Asked]) -> Iterator[Outcome]:
-        """Say all; each comes when it is done. InputError for a clip that is of no use."""
+    def speak_all(self, asked: Sequence[Asked], alive: Alive = unheeded) -> Iterator[Outcome]:
+        """Say all; each comes when it is done. InputError for a clip that is of no use.
+
+        `alive` is called every few tokens and with every step of the flow; what it raises gives up the rest.
+        """
         requests: dict[int, Request] = {}
         for index, one in enumerate(asked):
             try:
@@ -77,18 +81,18 @@ class Batched:
         spelt: list[Spelt] = []
         while requests:
             try:
-                for done in self._tokens(list(requests.values())):
+                for done in self._tokens(list(requests.values()), alive):
                     index = int(str(done.key))
                     del requests[index]
                     spelt.append(self._spelt(index, asked[index], done))
                     if self._decoder.has_enough(spelt):
-                        yield from self._decoder.sound_all(spelt)
+                        yield from self._decoder.sound_all(spelt, alive)
                         spelt.clear()
             except OutOfMemory:
                 if not self._halve():
                     yield from _given_up(requests)
                     break
-        yield from self._decoder.sound_all(spelt)
+        yield from self._decoder.sound_all(spelt, alive)
 
     def close(self) -> None:
         """Free slots and voices."""
@@ -129,9 +133,9 @@ class Batched:
             self._voices.popitem(last=False)
         return self._voices[key]
 
-    def _tokens(self, requests: Sequence[Request]) -> Iterator[Done]:
+    def _tokens(self, requests: Sequence[Request], alive: Alive = unheeded) -> Iterator[Done]:
         """One after the other as they are done; the lock is held while the device works, and not between."""
-        with contextlib.closing(self._slot_engine().run(requests)) as running:
+        with contextlib.closing(self._slot_engine().run(requests, alive)) as running:
             while True:
                 with LOCK, quiet():
                     done = translated(lambda: next(running, None))

@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger
 
+from pipeline.alive import Alive, unheeded
 from pipeline.chatterbox.device import free_bytes
 from pipeline.chatterbox.fast.dense import Kernel
 from pipeline.chatterbox.fast.flow import FRAMES_PER_TOKEN, Flow, Row
@@ -76,8 +77,8 @@ class Decoder:
         """Whether these fill a batch twice, from which batches of like lengths can be made."""
         return sum(_frames_of(spelt.tokens.shape[1]) for spelt in waiting) >= 2 * self._frames
 
-    def sound_all(self, spelt: Sequence[Spelt]) -> Iterator[Outcome]:
-        """The sound of all; they come in the order in which they are done."""
+    def sound_all(self, spelt: Sequence[Spelt], alive: Alive = unheeded) -> Iterator[Outcome]:
+        """The sound of all; they come in the order in which they are done. `alive`: as in `Flow.mels`."""
         wanted: dict[int, SoundWanted] = {}
         for place, one in enumerate(spelt):
             try:
@@ -87,7 +88,7 @@ class Decoder:
         while wanted:
             group = _group(wanted, self._frames)
             try:
-                waves = self._waves([(spelt[place], wanted[place]) for place in group])
+                waves = self._waves([(spelt[place], wanted[place]) for place in group], alive)
             except OutOfMemory:
                 waves = (
                     [] if self._fewer(len(group)) else [no_room("with the sound of a single utterance on it")]
@@ -98,7 +99,7 @@ class Decoder:
                 del wanted[place]
                 yield Outcome(spelt[place].index, self._finished(spelt[place], wave))
 
-    def _waves(self, rows: Sequence[tuple[Spelt, SoundWanted]]) -> list[Any]:
+    def _waves(self, rows: Sequence[tuple[Spelt, SoundWanted]], alive: Alive) -> list[Any]:
         """(samples,) of each."""
         chances = [self._chance(spelt) for spelt, _ in rows]
         asked = [
@@ -107,7 +108,9 @@ class Decoder:
         ]
         steps = rows[0][1].steps  # the package takes as many for every text
         with LOCK, quiet():
-            return translated(lambda: self._vocoder.waves(self._flow.mels(asked, steps=steps), chances))
+            return translated(
+                lambda: self._vocoder.waves(self._flow.mels(asked, steps=steps, alive=alive), chances)
+            )
 
     def _chance(self, spelt: Spelt) -> Any:
         """Where the noise of one utterance comes from: no other draws from it."""

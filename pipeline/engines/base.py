@@ -4,11 +4,12 @@ Knows settings and sound; nothing of jobs, checks or files. Invariant: the same 
 the same audio, and an engine never changes what it was given to speak.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.alive import Alive, unheeded
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Speech
@@ -78,11 +79,12 @@ class Engine(Protocol):
         """Speak; raises SynthesisError if nothing usable came out."""
         ...
 
-    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator["Spoken"]:
+    def speak_all(self, utterances: Sequence[Utterance], alive: Alive = unheeded) -> "Speaking":
         """Speak several, each as `speak` would; they come in the order in which they are done.
 
         What could not be spoken comes with its error and keeps no other from being spoken. While this goes
-        on nothing else may be asked of the engine; closing the iterator gives up what is not done.
+        on nothing else may be asked of the engine; closing it gives up what is not done. `alive` is
+        called now and then where nothing comes for long; what it raises passes, and gives up the rest.
         """
         ...
 
@@ -100,7 +102,10 @@ class Spoken:
     outcome: Speech | SynthesisError
 
 
-def one_by_one(engine: Engine, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+Speaking = Generator[Spoken, None, None]
+
+
+def one_by_one(engine: Engine, utterances: Sequence[Utterance]) -> Speaking:
     """`speak_all` for an engine that gains nothing by several at once."""
     for index, utterance in enumerate(utterances):
         try:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.alive import Alive, unheeded
 from pipeline.chatterbox.models import BUILTIN_VOICE, ENGLISH, MULTILINGUAL, TURBO, Family
 from pipeline.chatterbox.speaker import LEAST_GUIDANCE, Asked, Outcome, Said
-from pipeline.engines.base import Spoken, Utterance, Voice
+from pipeline.engines.base import Speaking, Spoken, Utterance, Voice
 from pipeline.equipment import Equipment
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Synthesis
@@ -89,7 +90,7 @@ class Slots(Protocol):
         """How many it is best given at once."""
         ...
 
-    def speak_all(self, asked: Sequence[Asked]) -> Iterator[Outcome]:
+    def speak_all(self, asked: Sequence[Asked], alive: Alive) -> Iterator[Outcome]:
         """Say all."""
         ...
 
@@ -158,8 +159,8 @@ class ChatterboxEngine:
             raise spoken.outcome
         return spoken.outcome
 
-    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
-        """All at once where there are slots for them, else one by one."""
+    def speak_all(self, utterances: Sequence[Utterance], alive: Alive = unheeded) -> Speaking:
+        """All at once where there are slots for them, else one by one and without a word in between."""
         asked: dict[int, Asked] = {}
         for index, utterance in enumerate(utterances):
             try:
@@ -167,15 +168,15 @@ class ChatterboxEngine:
             except SynthesisError as error:
                 yield Spoken(index, error)
         places = list(asked)
-        for outcome in self._said_all(list(asked.values())):
+        for outcome in self._said_all(list(asked.values()), alive):
             said = outcome.said
             yield Spoken(
                 places[outcome.index], said if isinstance(said, SynthesisError) else _speech_of(said)
             )
 
-    def _said_all(self, asked: Sequence[Asked]) -> Iterator[Outcome]:
+    def _said_all(self, asked: Sequence[Asked], alive: Alive) -> Iterator[Outcome]:
         if self._slots is not None:
-            yield from self._slots.speak_all(asked)
+            yield from self._slots.speak_all(asked, alive)
             return
         for index, one in enumerate(asked):
             try:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.engines.base import Spoken, Utterance, Voice, one_by_one
+from pipeline.alive import Alive, unheeded
+from pipeline.engines.base import Speaking, Utterance, Voice, one_by_one
 from pipeline.errors import InputError, SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound import espeak_library
@@ -108,7 +109,7 @@ class EspeakEngine:
             )
         return Speech(audio=audio, words=tuple(_timed_words(text, spoken, audio.samples)))
 
-    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+    def speak_all(self, utterances: Sequence[Utterance], _alive: Alive = unheeded) -> Speaking:
         """One by one: it has one core and needs a millisecond."""
         return one_by_one(self, utterances)
 

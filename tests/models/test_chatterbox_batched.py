@@ -18,7 +18,7 @@ from pipeline.chatterbox.package import LOCK
 from pipeline.engines.base import Utterance, Voice
 from pipeline.engines.chatterbox import ChatterboxEngine
 from pipeline.equipment import Equipment
-from pipeline.errors import SynthesisError
+from pipeline.errors import Interrupted, SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.sound.audio import Samples
 
@@ -184,10 +184,10 @@ def test_where_memory_runs_out_fewer_are_spoken_at_a_time(
     engine: Any = engines.load("chatterbox", replace(small_equipment, engine_mode="fast"))
     room, run = [3], SlotEngine.run
 
-    def run_within(self: SlotEngine, requests: Any) -> Any:
+    def run_within(self: SlotEngine, requests: Any, alive: Any) -> Any:
         if self._slots > room[0]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-        yield from run(self, requests)
+        yield from run(self, requests, alive)
 
     expected = say(engine, utterances())
     monkeypatch.setattr(SlotEngine, "run", run_within)
@@ -288,6 +288,28 @@ def test_giving_up_in_the_middle_leaves_the_engine_fit(loaded: Load) -> None:
     running.close()  # type: ignore[attr-defined]
     for one, other in zip(expected, say(engine, utterances()), strict=True):
         assert np.abs(one - other).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_that_it_is_alive_long_before_the_first_take(loaded: Load, name: str) -> None:
+    """Every few tokens and with each step of the flow; whoever raises then leaves an engine that is fit."""
+    engine = loaded(name, "fast")
+    calls: list[int] = []
+    expected = [len(samples) for samples in say(engine, utterances())]
+    first = next(engine.speak_all(utterances(), lambda: calls.append(1)))
+    assert len(calls) > 10 and not isinstance(first.outcome, SynthesisError)
+    for number in (1, 5, len(calls) - 1):
+        left = iter(range(number))
+
+        def stop(left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise Interrupted("stop")
+
+        with pytest.raises(Interrupted):
+            list(engine.speak_all(utterances(), stop))
+        assert LOCK.acquire(blocking=False)
+        LOCK.release()
+    assert [len(samples) for samples in say(engine, utterances())] == expected
 
 
 def test_the_manifest_can_tell_the_modes_apart(loaded: Load) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scripted import Nearby
 
+from pipeline.alive import Alive, unheeded
 from pipeline.booth import Booth
 from pipeline.cache import TakeCache
 from pipeline.engines.base import Engine, Spoken, Utterance, Voice
@@ -116,7 +117,7 @@ class Slipping:
         """Another seed is enough."""
         return utterance
 
-    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+    def speak_all(self, utterances: Sequence[Utterance], alive: Alive = unheeded) -> Iterator[Spoken]:
         """In order."""
         for index, utterance in enumerate(utterances):
             yield Spoken(index, self.speak(utterance))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.alive import Alive, unheeded
 from pipeline.engines.base import Spoken, Utterance, Voice, one_by_one
 from pipeline.errors import SynthesisError
 from pipeline.jobs.settings import Check, Synthesis
@@ -38,6 +39,9 @@ class ScriptedEngine:
     spoken: list[Utterance] = field(default_factory=list)
     unused: Sequence[str] = ()
     cannot: Sequence[str] = ()
+    tells: bool = False
+    "whether it says before each utterance of several that it is alive"
+    speaking: bool = False
     closed: bool = False
 
     def problems(self, voice: Voice, language: str, synthesis: Synthesis) -> Sequence[str]:
@@ -65,12 +69,19 @@ class ScriptedEngine:
         fault = self.faults.pop(0) if self.faults else None
         return Speech(audio=Audio(tone.astype(np.float32), self.rate_hz), fault=fault)
 
-    def speak_all(self, utterances: Sequence[Utterance]) -> Iterator[Spoken]:
+    def speak_all(self, utterances: Sequence[Utterance], alive: Alive = unheeded) -> Iterator[Spoken]:
         """In order, or the other way round."""
         self.given.append(len(utterances))
         order = list(range(len(utterances)))[:: -1 if self.backwards else 1]
-        for done in one_by_one(self, [utterances[index] for index in order]):
-            yield Spoken(order[done.index], done.outcome)
+        self.speaking = True
+        try:
+            for index in order:
+                if self.tells:
+                    alive()
+                (done,) = one_by_one(self, [utterances[index]])
+                yield Spoken(index, done.outcome)
+        finally:
+            self.speaking = False
 
     def close(self) -> None:
         """Remembers it."""

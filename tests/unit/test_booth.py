@@ -10,7 +10,7 @@ from scripted import Nearby, ScriptedEngine, ScriptedTranscriber
 from pipeline.booth import GENERATION_RETRY_SECONDS, Booth
 from pipeline.cache import TakeCache
 from pipeline.engines.base import Utterance, Voice
-from pipeline.errors import Interrupted, SynthesisError
+from pipeline.errors import Interrupted, Overtaken, SynthesisError
 from pipeline.jobs.settings import Settings
 from pipeline.made import Made
 from pipeline.sound.audio import Speech
@@ -371,6 +371,32 @@ def iter_then_stop(calls: int) -> Callable[[], None]:
             raise Interrupted("stop")
 
     return alive
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["within a take", "between takes"])
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_what_is_more_urgent_is_done_in_the_middle_of_a_round(studio: Studio, at: int, within: bool) -> None:
+    """The engine is let go of first; what it had not done is begun anew, and nothing is spoken twice."""
+    engine = ScriptedEngine(batch=4)
+    booth = studio.booth(engine, ScriptedTranscriber())
+    urgent, asked_at, overtaken_at = [at], [], []
+
+    def alive() -> None:
+        if urgent and len(engine.spoken) >= urgent[0]:
+            urgent.clear()
+            overtaken_at.append(len(engine.spoken))
+            raise Overtaken("now")
+
+    def ask() -> None:
+        assert not engine.speaking
+        asked_at.append(len(engine.spoken))
+
+    engine.tells = within
+    booth.alive, booth.still_wanted = alive, ask
+    choices = list(booth.record_all(BOOK))
+    assert [choice.take.utterance.text for choice in choices] == BOOK
+    assert [u.text for u in engine.spoken] == BOOK
+    assert overtaken_at and overtaken_at[0] in asked_at
 
 
 def test_what_cannot_be_heard_fails_the_job(studio: Studio) -> None:

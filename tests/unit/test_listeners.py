@@ -32,7 +32,7 @@ def said(text: str, of: str | None = None) -> Question:
     """Whether espeak's speech of `of`, else of `text` itself, says `text`."""
     utterance = Utterance(text=of or text, voice=Voice(name=""), language="en", synthesis=Synthesis(), seed=1)
     speech = engines.load("espeak").speak(utterance)
-    return Question(text=text, language="en", max_word_error_rate=None, speech=speech)
+    return Question(text=text, language="en", max_word_error_rate=None, heard=speech)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_what_was_heard_before_is_only_judged(
 ) -> None:
     """Under the threshold of this job."""
     kept = Transcript(text="The quick fox ran over a hill.")
-    strict = replace(questions[0], transcript=kept)
+    strict = replace(questions[0], heard=kept)
     lenient = replace(strict, max_word_error_rate=0.5)
     found = heard(listeners, [listeners.give(strict), listeners.give(lenient)])
     assert [isinstance(one, Answer) and one.transcript == kept for one in found] == [True, True]

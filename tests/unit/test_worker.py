@@ -536,6 +536,31 @@ def test_what_is_urgent_overtakes_a_book_at_the_next_chunk(
     assert {first.source.name, second.source.name} == {"story.txt", "urgent.yaml"}
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_it_need_not_wait_for_all_that_are_spoken_at_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """What is done of the round is kept."""
+    shop.engine.batch = batch
+    shop.ears.batch = 1
+    heard = overtaken(shop, monkeypatch, at_take=1)
+    book = [text for text in heard if "Dinner" not in text]
+    assert heard.index("Dinner is ready.") == 1 and len(set(book)) == len(book) >= 2
+    assert shop.outcomes() == ["done", "done"]
+
+
+def test_what_could_not_be_begun_does_not_stop_a_round(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be begun and put down, over and over."""
+    shop.engine.batch = 4
+    shop.drop()
+    book = shop.ledger.claim("1-test")
+    assert book is not None and not shop.worker._is_overtaken(book)
+    shop.drop("urgent.yaml", URGENT)
+    assert shop.worker._is_overtaken(book)
+    monkeypatch.setattr(room, "ready", raising(EnvironmentFailure("The disk is full.")))
+    assert not shop.worker._is_overtaken(book)
+
+
 def test_what_is_as_urgent_waits_for_its_turn(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else two books would alternate."""
     heard = overtaken(shop, monkeypatch, at_take=1, urgent="text: Dinner is ready.\n")

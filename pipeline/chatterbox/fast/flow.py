@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.alive import Alive, unheeded
 from pipeline.chatterbox.fast import tiles
 from pipeline.chatterbox.fast.dense import Kernel, best_kernel, dense, has_onednn
 
@@ -50,8 +51,11 @@ class Flow:
         with torch.inference_mode():
             self._estimator = _Estimator(estimator, dtype, kernel or best_kernel(where, dtype))
 
-    def mels(self, rows: Sequence[Row], *, steps: int | None = None) -> list[Tensor]:
-        """(80, frames) for each row, 50 frames a second; upstream takes 10 steps, 2 for a mean flow."""
+    def mels(self, rows: Sequence[Row], *, steps: int | None = None, alive: Alive = unheeded) -> list[Tensor]:
+        """(80, frames) for each row, 50 frames a second; upstream takes 10 steps, 2 for a mean flow.
+
+        `alive` is called before each step; what it raises passes.
+        """
         with torch.inference_mode():
             mu, lengths = self._encode(rows)
             mask = _mask(lengths, mu.shape[2], mu.device)
@@ -60,7 +64,7 @@ class Flow:
                 z[:, :length] = self._noise(row, length)
                 given = row.voice["prompt_feat"].to(mu.device).reshape(-1, MELS)
                 seen[:, : len(given)] = given.t()
-            found = self._solve(noise, mu, prompt, self._speakers(rows), mask, lengths, steps)
+            found = self._solve(noise, mu, prompt, self._speakers(rows), mask, lengths, steps, alive)
             starts = [row.voice["prompt_feat"].reshape(-1, MELS).shape[0] for row in rows]
             return [mel[:, start:end] for mel, start, end in zip(found, starts, lengths, strict=True)]
 
@@ -113,6 +117,7 @@ class Flow:
         mask: Tensor,
         lengths: Sequence[int],
         steps: int | None,
+        alive: Alive,
     ) -> Tensor:
         """Euler's steps from noise to mel, (rows, 80, frames)."""
         steps = steps or (2 if self._mean_flow else 10)
@@ -125,6 +130,7 @@ class Flow:
         seen = None if len(set(lengths)) == 1 else mask.bool()[:, None]
         rate = self._flow.decoder.inference_cfg_rate
         for start, end in itertools.pairwise(times):
+            alive()
             doubled = x if self._mean_flow else torch.cat((x, x))
             slope = self._estimator(torch.cat((doubled, given), dim=1), mask, seen, start[None], end[None])
             if not self._mean_flow:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.alive import Alive, unheeded
 from pipeline.chatterbox.fast.attention import BUCKET, Cache, Prompt, Step
 from pipeline.chatterbox.fast.backbone import Backbone
 from pipeline.chatterbox.fast.conditioning import condition
@@ -173,8 +174,11 @@ class SlotEngine:
 
     # Utterances
 
-    def run(self, requests: Iterable[Request]) -> Generator[Done, None, None]:
-        """Speak all, as they finish. A request is taken when a slot is free for it, not before."""
+    def run(self, requests: Iterable[Request], alive: Alive = unheeded) -> Generator[Done, None, None]:
+        """Speak all, as they finish. A request is taken when a slot is free for it, not before.
+
+        `alive` is called after each poll; what it raises passes, and frees the slots.
+        """
         waiting = iter(requests)
         self._taken.clear()
         more = True
@@ -191,6 +195,7 @@ class SlotEngine:
                     self._burst(self._poll_every)
                     finished = self._finished()
                 yield from finished
+                alive()
         finally:
             for slot in tuple(self._taken):
                 self._release(slot)
