@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from loguru import logger
 
 from pipeline.cache import TakeCache, take_key
+from pipeline.engines import ON_ONE_PROCESSOR
 from pipeline.engines.base import Engine, Spoken, Utterance, Voice
 from pipeline.errors import Overtaken, SynthesisError
 from pipeline.jobs.settings import Settings
@@ -96,6 +97,8 @@ class Booth:
 
         Of two takes that would be the same one waits for the other's.
         """
+        if unheard and self._by_turns:
+            return []
         climbing = [climb for climb in climbs if not climb.ladder.ended]
         idle = [climb for climb in climbing if not climb.in_hand]
         ahead = 0 if self.listeners is None else self.listeners.ahead
@@ -213,7 +216,8 @@ class Booth:
 
     def _take_in(self, unheard: dict[str, Attempt]) -> None:
         """What was heard meanwhile."""
-        self._let_listen(wait=False)
+        if not self._by_turns:
+            self._let_listen(wait=False)
         for key, attempt in list(unheard.items()):
             assert attempt.hearing is not None
             answer = attempt.hearing.answer
@@ -251,6 +255,13 @@ class Booth:
     def _give_up(self, attempt: Attempt) -> None:
         assert self.listeners is not None and attempt.hearing is not None
         self.listeners.give_up(attempt.hearing)
+
+    @property
+    def _by_turns(self) -> bool:
+        """Threads of two that share the processors wait for one another: both together take twice as long."""
+        if self.listeners is None or self.engine.name in ON_ONE_PROCESSOR:
+            return False
+        return self.engine.device == self.listeners.device == "cpu"
 
     @property
     def _recogniser(self) -> str:

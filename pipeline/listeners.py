@@ -62,6 +62,8 @@ class Listeners(Protocol):
     recogniser: Recogniser
     ahead: int
     "so many takes keep them busy"
+    device: str
+    "cpu, cuda:0"
 
     def give(self, question: Question) -> Hearing:
         """To be heard as soon as somebody has nothing to do."""
@@ -107,6 +109,7 @@ class ListenerProcesses:
             raise
         self.recogniser = self._processes[0].recogniser
         self.ahead = AHEAD * self._most * self.recogniser.batch
+        self.device = transcribers.device(name, equipment)
 
     def give(self, question: Question) -> Hearing:
         """To be heard as soon as somebody has nothing to do."""

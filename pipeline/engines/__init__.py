@@ -33,6 +33,9 @@ LOADERS: dict[str, Callable[[Equipment], Engine]] = {
     "chatterbox-turbo": _chatterbox("chatterbox-turbo"),
 }
 
+ON_ONE_PROCESSOR = frozenset({"espeak"})
+"which it leaves mostly idle; the others, on the device cpu, compute on all there are"
+
 
 def load(name: str, equipment: Equipment = BARE) -> Engine:
     """The engine `name`, ready to speak on `equipment`; InputError if this version lacks it."""

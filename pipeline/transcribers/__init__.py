@@ -50,6 +50,11 @@ def processes(name: str, equipment: Equipment) -> int:
     return equipment.processors if name in ON_ONE_PROCESSOR else 1
 
 
+def device(name: str, equipment: Equipment) -> str:
+    """Where the recogniser `name` computes."""
+    return "cpu" if name in ON_ONE_PROCESSOR else equipment.listening_device
+
+
 def load(name: str, equipment: Equipment = BARE) -> Transcriber:
     """The recogniser `name`, ready to listen on `equipment`; InputError if this version lacks it."""
     if name not in LOADERS:

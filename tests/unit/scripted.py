@@ -136,6 +136,7 @@ class Nearby:
         self._transcriber, self._lazy = transcriber, lazy
         self.recogniser = introduction(transcriber)
         self.ahead = ahead
+        self.device = "cpu"
         self.waiting: list[Hearing] = []
         self.rested = 0
 

@@ -337,6 +337,21 @@ def test_the_engine_speaks_on_while_takes_are_heard(studio: Studio) -> None:
     assert spoken_at_first_look == [6] * 6 + [10] * 4
 
 
+def test_where_both_need_all_processors_they_take_turns(studio: Studio) -> None:
+    """No take is heard before the round is spoken, none spoken before the last one is heard."""
+    events: list[str] = []
+    ears = ScriptedTranscriber(hears=lambda text, _: events.append("heard") or text)
+    engine = ScriptedEngine(batch=4, name="chatterbox", seconds=lambda _: events.append("spoken") or 0.1)
+    studio.ahead = 8
+    booth = studio.booth(engine, ears)
+    list(booth.record_all(BOOK))
+    assert events == (["spoken"] * 4 + ["heard"] * 4) * 2 + ["spoken"] * 2 + ["heard"] * 2
+    events.clear()
+    engine.device = "cuda:0"
+    list(booth.record_all(["Another text.", "And another."]))
+    assert events == ["spoken", "heard"] * 2
+
+
 def test_it_waits_rather_than_speak_a_round_that_is_not_full(studio: Studio) -> None:
     """A round of one takes a GPU as long as one of many."""
     studio.lazy, studio.ahead = True, 1

@@ -14,12 +14,12 @@ from scripted import ScriptedTranscriber
 
 from pipeline import engines
 from pipeline.engines.base import Utterance, Voice
-from pipeline.equipment import BARE
+from pipeline.equipment import BARE, Listening
 from pipeline.errors import InputError, RecogniserDied, SynthesisError
 from pipeline.jobs.settings import Synthesis
 from pipeline.listeners import Answer, Hearing, ListenerProcesses, Question, answers
 from pipeline.sound.audio import Speech
-from pipeline.transcribers import ON_ONE_PROCESSOR, load, processes
+from pipeline.transcribers import ON_ONE_PROCESSOR, device, load, processes
 from pipeline.transcribers.base import Transcriber
 from pipeline.verify import Transcript
 from tests.conftest import REPOSITORY
@@ -122,6 +122,9 @@ def test_one_process_for_each_processor_only_where_that_helps() -> None:
     four = replace(BARE, processors=4)
     assert frozenset({"pocketsphinx"}) == ON_ONE_PROCESSOR
     assert (processes("pocketsphinx", four), processes("whisper", four)) == (4, 1)
+    on_gpu = replace(four, device="cuda:0")
+    assert (device("pocketsphinx", on_gpu), device("whisper", on_gpu)) == ("cpu", "cuda:0")
+    assert device("whisper", replace(on_gpu, listening=Listening(device="cpu"))) == "cpu"
 
 
 def test_why_one_could_not_begin_is_told() -> None:
