@@ -39,9 +39,9 @@ class PacedEngine:
     rate_hz = RATE_HZ
     random = True
     batch = BATCH
+    device = "cuda:0"
 
-    def __init__(self, equipment: Equipment) -> None:
-        self.device = equipment.device
+    def __init__(self, _equipment: Equipment) -> None:
         self._seconds = float(os.environ["PACED_ENGINE"])
         noise = np.random.default_rng(1).standard_normal(LONGEST_SECONDS * RATE_HZ)
         syllables = np.abs(np.sin(2 * np.pi * 2 * np.arange(len(noise)) / RATE_HZ))
