@@ -89,8 +89,7 @@ class Booth:
                     _put_down(attempts)
                     self.still_wanted()
         finally:
-            for attempt in unheard.values():
-                self._give_up(attempt)
+            self._leave(unheard)
 
     def _ready(self, waiting: deque[str], climbs: deque[Climb], unheard: dict[str, Attempt]) -> list[Attempt]:
         """What the engine gets next, each with a key of its own; nothing while more can be told of soon.
@@ -252,9 +251,14 @@ class Booth:
         self.listeners.work(wait=wait)
         self.made.check_seconds += time.perf_counter() - started
 
-    def _give_up(self, attempt: Attempt) -> None:
-        assert self.listeners is not None and attempt.hearing is not None
-        self.listeners.give_up(attempt.hearing)
+    def _leave(self, unheard: dict[str, Attempt]) -> None:
+        """Nothing more is wanted of those who listen."""
+        if self.listeners is None:
+            return
+        for attempt in unheard.values():
+            assert attempt.hearing is not None
+            self.listeners.give_up(attempt.hearing)
+        self.listeners.rest()
 
     @property
     def _by_turns(self) -> bool:

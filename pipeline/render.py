@@ -111,8 +111,6 @@ def speak(
             )
             sink.write(placed.audio)
             made.chunks.append(_record(piece, choice, placed, settings))
-        if listeners is not None:
-            listeners.rest()
         sink.finish(lambda: report("encoding", len(chunks), len(chunks)))
     made.warnings += _warnings_of(made.chunks)
     return made

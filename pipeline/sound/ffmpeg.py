@@ -121,6 +121,11 @@ class Ffmpeg:
         self._tells_progress = tells_progress
         self._stall_seconds = stall_seconds
         self._held: deque[memoryview] = deque()
+        self._behind = 0
+        "bytes that were written and that it has not taken"
+        self._broken = self._ends = False
+        self._fed = threading.Condition()
+        self._feeder: threading.Thread | None = None
         self._moved_at = time.monotonic()
         self._first_lines: list[bytes] = []
         self._last_lines: deque[bytes] = deque(maxlen=_LOG_LAST_LINES)
@@ -154,28 +159,63 @@ class Ffmpeg:
         self.kill()
 
     def write(self, data: memoryview) -> None:
-        """Feed bytes, which must not change any more; waits only while HELD_BYTES are held back.
+        """Feed bytes, which must not change any more; waits only while it is HELD_BYTES behind.
 
         Raises BrokenPipeError if it has died, SynthesisError if it takes nothing more.
         """
-        self._held.append(data)
-        self._feed(HELD_BYTES)
+        if self._feeder is None:
+            self._feeder = threading.Thread(target=self._feed, name="ffmpeg-feed", daemon=True)
+            self._feeder.start()
+        with self._fed:
+            self._held.append(data)
+            self._behind += len(data)
+            self._fed.notify_all()
+        self._wait_until_behind(HELD_BYTES)
 
-    def _feed(self, may_be_held: int) -> None:
-        """Write what it takes without waiting, then wait until no more than that is left."""
+    def _wait_until_behind(self, most: int) -> None:
+        """Until it has no more than that to take."""
+        while self._behind > most and not self._broken:
+            if not self._takes_something(self._behind):
+                raise self._stalled()
+        if self._broken:
+            raise BrokenPipeError
+
+    def _takes_something(self, behind: int) -> bool:
+        """Whether it does so, or dies, before it counts as stalled."""
+        with self._fed:
+            return self._fed.wait_for(lambda: self._behind < behind or self._broken, self._stall_seconds)
+
+    def _feed(self) -> None:
+        """Runs beside: what is held goes into the pipe as it takes it."""
         pipe = self._process.stdin
         assert pipe is not None
-        while self._held:
-            try:
-                written = os.write(pipe.fileno(), self._held[0])
-            except BlockingIOError:
-                if sum(map(len, self._held)) <= may_be_held:
-                    return
-                self._wait_for(pipe, select.POLLOUT)
-                continue
-            self._held[0] = self._held[0][written:]
-            if not self._held[0]:
-                self._held.popleft()
+        with contextlib.suppress(BrokenPipeError):
+            while (data := self._next_held()) is not None:
+                while data:
+                    written = _written(pipe, data)
+                    data = data[written:]
+                    with self._fed:
+                        self._behind -= written
+                        self._fed.notify_all()
+            return
+        with self._fed:
+            self._broken = True
+            self._fed.notify_all()
+
+    def _next_held(self) -> memoryview | None:
+        """Waits for it; None at the end."""
+        with self._fed:
+            self._fed.wait_for(lambda: self._held or self._ends)
+            return self._held.popleft() if self._held else None
+
+    def _end_feeding(self) -> None:
+        """Nothing more will come, and what is held need not go."""
+        if self._feeder is None:
+            return
+        with self._fed:
+            self._ends = True
+            self._fed.notify_all()
+        self._feeder.join()
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes of its standard output; empty at the end."""
@@ -194,7 +234,8 @@ class Ffmpeg:
         """
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                self._feed(0)
+                self._wait_until_behind(0)
+            self._end_feeding()
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
         if not self._tells_progress:
@@ -220,6 +261,7 @@ class Ffmpeg:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self._end_feeding()
         self._join_drains()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -265,6 +307,16 @@ class Ffmpeg:
             hint="Try again; if it happens again the sound file or the ffmpeg in use is at fault.",
             code="ffmpeg_stalled",
         )
+
+
+def _written(pipe: IO[bytes], data: memoryview) -> int:
+    """How much of it the pipe took, for which this waits."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return os.write(pipe.fileno(), data)
+        poll.poll()
 
 
 def _make_fast(pipe: IO[bytes] | None) -> None:
