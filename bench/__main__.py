@@ -1,10 +1,11 @@
-"""`make bench`: every figure but the long ones (`make bench-drops`, `python -m bench.checks`)."""
+"""`make bench`: every figure but the long ones (`make bench-drops`, `python -m bench.checks`) and those of
+the models (`python -m bench.fast`, `python -m bench.turns`)."""
 
 import os
 import platform
 import time
 
-from bench import idle, spine
+from bench import idle, spine, whole
 from pipeline.sound.ffmpeg import ffmpeg_version
 
 
@@ -14,6 +15,7 @@ def main() -> None:
     print(f"Python {platform.python_version()}, ffmpeg {ffmpeg_version()}")
     idle.main()
     spine.main()
+    whole.main()
 
 
 if __name__ == "__main__":
