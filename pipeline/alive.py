@@ -1,6 +1,7 @@
 """How whoever works for long tells those who wait: a call now and then.
 
-Knows nobody. What the call raises (Interrupted, Cancelled) passes through, and the work is given up.
+Knows nobody. What the call raises (Interrupted, Cancelled, Overtaken) passes through, and the work is
+given up.
 """
 
 from collections.abc import Callable

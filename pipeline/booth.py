@@ -9,7 +9,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
@@ -25,6 +25,8 @@ from pipeline.takes import Choice, Ladder, Take, derive_seed
 from pipeline.verify import Verdict, refused
 
 GENERATION_RETRY_SECONDS = 2.0
+MOST_ROUNDS_HELD = 4
+"so many are spoken and heard beyond a chunk that nobody has passed yet"
 
 
 @dataclass(slots=True)
@@ -66,6 +68,8 @@ class Booth:
     alive: Callable[[], None] = lambda: None
     "told now and then while takes are in hand; raises the same, or Overtaken"
     sleep: Callable[[float], None] = time.sleep
+    _gained: bool = field(default=True, init=False)
+    "a take was kept since something more urgent came between"
 
     def record_all(self, texts: Iterable[str]) -> Iterator[Choice]:
         """The best take of each chunk, in order, as soon as it is known.
@@ -86,6 +90,7 @@ class Booth:
                             _refuse_nothing(choice)
                             yield choice
                 except Overtaken:
+                    self._gained = False
                     _put_down(attempts)
                     self.still_wanted()
         finally:
@@ -100,14 +105,14 @@ class Booth:
             return []
         climbing = [climb for climb in climbs if not climb.ladder.ended]
         idle = [climb for climb in climbing if not climb.in_hand]
-        ahead = 0 if self.listeners is None else self.listeners.ahead
+        in_hand = self.engine.batch + (0 if self.listeners is None else self.listeners.ahead)
         attempts: dict[str, Attempt] = {}
         while len(attempts) < self.engine.batch:
             if idle:
                 attempt = self._attempt(idle.pop(0))
                 if attempt.key not in unheard:
                     attempts.setdefault(attempt.key, attempt)
-            elif waiting and len(climbing) < self.engine.batch + ahead:
+            elif waiting and len(climbing) < in_hand and len(climbs) < MOST_ROUNDS_HELD * in_hand:
                 climbs.append(Climb(waiting.popleft(), Ladder(self.settings.takes)))
                 climbing.append(climbs[-1])
                 idle.append(climbs[-1])
@@ -132,8 +137,17 @@ class Booth:
     def _wait(self) -> Iterator[None]:
         """Until something more was heard."""
         self._let_listen(wait=True)
-        self.alive()
+        self._gained = True
         yield
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Overtaken again and again before it gained anything, a job would never end."""
+        try:
+            self.alive()
+        except Overtaken:
+            if self._gained:
+                raise
 
     def _attempt(self, climb: Climb) -> Attempt:
         utterance = self._utterance(climb.text, climb.ladder.next_try)
@@ -169,11 +183,12 @@ class Booth:
         if not attempts:
             return errors
         utterances = [attempt.utterance for attempt in attempts]
-        with contextlib.closing(self.engine.speak_all(utterances, self.alive)) as speaking:
+        with contextlib.closing(self.engine.speak_all(utterances, self._go_on)) as speaking:
             for spoken in self._timed(speaking):
                 attempt = attempts[spoken.index]
                 if not isinstance(spoken.outcome, SynthesisError):
                     attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
+                    self._gained = True
                 elif self.engine.random and spoken.outcome.code == "no_speech":
                     attempt.speech = self._nothing(spoken.outcome)
                 else:
@@ -181,7 +196,7 @@ class Booth:
                     continue
                 yield attempt
                 if len(attempts) > 1:
-                    self.alive()
+                    self._go_on()
         return errors
 
     def _nothing(self, error: SynthesisError) -> Speech:
@@ -209,6 +224,7 @@ class Booth:
             language=self.settings.language,
             max_word_error_rate=self.settings.check.max_word_error_rate,
             heard=self.cache.transcript(attempt.key, self._recogniser) or attempt.speech,
+            priority=self.settings.priority,
         )
         attempt.hearing = self.listeners.give(question)
         unheard[attempt.key] = attempt
@@ -223,7 +239,7 @@ class Booth:
             if answer is None:
                 continue
             del unheard[key]
-            if isinstance(answer, SynthesisError):
+            if isinstance(answer, Exception):
                 raise answer
             if isinstance(attempt.hearing.question.heard, Speech):
                 self.cache.keep_transcript(key, self._recogniser, answer.transcript)

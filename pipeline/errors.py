@@ -9,7 +9,7 @@
     │   └── LedgerDamaged    the ledger is not readable any more: ends the daemon (exit 65)
     ├── RecogniserDied       a process beside the worker is gone: the worker ends as if it had died itself
     ├── Overtaken            something more urgent goes first; the job goes on after it, where it was
-    ├── Interrupted          asked to stop at a chunk border: the job goes back to the queue
+    ├── Interrupted          asked to stop: the job goes back to the queue
     └── Cancelled            a person cancelled the job
 
 The text of an error is for the person who dropped the file: what happened, to which file.

@@ -8,7 +8,7 @@ died is told and never replaced in silence.
 
 import multiprocessing
 import os
-from collections import deque
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,10 +19,12 @@ from pipeline import transcribers
 from pipeline.children import die_with_parent
 from pipeline.equipment import Equipment
 from pipeline.errors import RecogniserDied, SynthesisError, VoxspoolError
+from pipeline.jobs.settings import Priority
 from pipeline.sound.audio import Speech
 from pipeline.transcribers.base import Recogniser, Transcriber, introduction
 from pipeline.verify import Transcript, Verdict, verify
 
+URGENCY: tuple[Priority, ...] = ("high", "normal", "low")
 AHEAD = 2
 "batches for each process: one in its hands and one to follow"
 END_SECONDS = 3.0
@@ -38,6 +40,8 @@ class Question:
     "None: the recogniser's own"
     heard: Speech | Transcript
     "the take, or what was heard in it before: then it is only judged"
+    priority: Priority = "normal"
+    "of its job: the more urgent is heard first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ class Hearing:
     """A question on its way; `answer` comes with one of the next calls of `Listeners.work`."""
 
     question: Question
-    answer: Answer | SynthesisError | None = None
+    answer: Answer | Exception | None = None
+    "the error of a recogniser that could not listen, or of the machine"
 
 
 class Listeners(Protocol):
@@ -100,11 +105,11 @@ class ListenerProcesses:
         """Starts the first; raises what `transcribers.load` raises."""
         self._name, self._equipment = name, equipment
         self._most = transcribers.processes(name, equipment)
-        self._waiting: deque[Hearing] = deque()
+        self._waiting: list[Hearing] = []
         self._processes = [_Process(name, equipment)]
         try:
             self._processes[0].take_in()
-        except VoxspoolError:
+        except Exception:
             self.close()
             raise
         self.recogniser = self._processes[0].recogniser
@@ -135,7 +140,7 @@ class ListenerProcesses:
 
     def rest(self) -> None:
         """End all but the first, unless they are busy with another job."""
-        for process in [process for process in self._processes[1:] if not process.is_busy]:
+        for process in [process for process in self._processes[1:] if not process.has_takes]:
             self._processes.remove(process)
             process.end()
 
@@ -147,8 +152,9 @@ class ListenerProcesses:
     def _hand_out(self) -> None:
         for process in self._processes:
             if self._waiting and not process.is_busy:
-                count = min(self.recogniser.batch, len(self._waiting))
-                process.hand([self._waiting.popleft() for _ in range(count)])
+                self._waiting.sort(key=lambda hearing: URGENCY.index(hearing.question.priority))
+                process.hand(self._waiting[: self.recogniser.batch])
+                del self._waiting[: self.recogniser.batch]
         # To start one takes as long as to hear a take or two.
         if len(self._waiting) > AHEAD * len(self._processes) and len(self._processes) < self._most:
             self._processes.append(_Process(self._name, self._equipment))
@@ -177,6 +183,11 @@ class _Process:
         """Whether something will come from it."""
         return self._hands is not None
 
+    @property
+    def has_takes(self) -> bool:
+        """Whether it is listening; not so while it loads."""
+        return bool(self._hands)
+
     def hand(self, hearings: list[Hearing]) -> None:
         """Give it something to do."""
         self._hands = hearings
@@ -188,11 +199,11 @@ class _Process:
     def take_in(self) -> None:
         """What it has to say; waits for it."""
         try:
-            said: Recogniser | VoxspoolError | list[Answer | SynthesisError] = self.pipe.recv()
+            said: Recogniser | Exception | list[Answer | Exception] = self.pipe.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error
         hands, self._hands = self._hands, None
-        if isinstance(said, VoxspoolError):
+        if isinstance(said, Exception):
             raise said
         if isinstance(said, Recogniser):
             self.recogniser = said
@@ -260,13 +271,26 @@ def _listen(pipe: Connection, name: str, equipment: Equipment, parent_pid: int) 
     die_with_parent(parent_pid)
     try:
         transcriber = transcribers.load(name, equipment)
-    except VoxspoolError as error:
-        pipe.send(error)
+    except Exception as error:  # noqa: BLE001 - why it cannot begin is for the worker to tell
+        pipe.send(_portable(error))
         return
     pipe.send(introduction(transcriber))
     while (questions := _next(pipe)) is not None:
-        pipe.send(answers(transcriber, questions))
+        try:
+            said: Sequence[Answer | Exception] = answers(transcriber, questions)
+        except Exception as error:  # noqa: BLE001 - the job fails or waits, not this process
+            said = [_portable(error)] * len(questions)
+        pipe.send(list(said))
     transcriber.close()
+
+
+def _portable(error: Exception) -> Exception:
+    """What the worker raises for it: ours and the system's as they are, others with where they came from."""
+    if isinstance(error, VoxspoolError | OSError | MemoryError):
+        return error
+    told = RuntimeError(f"{type(error).__name__} in the recogniser's process: {error}")
+    told.add_note("".join(traceback.format_exception(error)))
+    return told
 
 
 def _next(pipe: Connection) -> list[Question] | None:

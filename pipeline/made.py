@@ -21,7 +21,7 @@ from pipeline.sound.master import Mastering
 from pipeline.web_address import Fetched, is_url, shown
 
 Report = Callable[[str, int, int], None]
-"stage, chunks done, chunks in all (0: not known); raises Interrupted or Cancelled"
+"stage, chunks done, chunks in all (0: not known); raises Interrupted, Cancelled or Overtaken"
 
 
 @dataclass(slots=True, kw_only=True)

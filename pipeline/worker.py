@@ -5,6 +5,7 @@ time; whatever happens to a job, the ledger says so; a stop is honoured at the n
 """
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -62,8 +63,8 @@ LONGEST_WAIT_SECONDS = 120.0
 "a job that the machine fails again and again is tried this seldom, and others go first"
 OVERTAKEN_STAGES = frozenset({"speaking", "converting"})
 "where nothing is in anybody's hands between two reports"
-PUT_DOWN_STAGES = frozenset({"speaking on"})
-"where what is in hand may be put down for something more urgent"
+WITHIN = " on"
+"ends the name of a stage in which something is in hand, and may be put down for something more urgent"
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -214,6 +215,8 @@ class Worker:
 
     def _is_overtaken(self, job: Job) -> bool:
         """Whether something more urgent than `job` could be begun now."""
+        if time.monotonic() < self._look_at:
+            return False
         try:
             waits = self._ledger.work_waits(before=job.priority)
             return waits and self._ledger.work_waits(self._ready(), before=job.priority)
@@ -514,17 +517,21 @@ class Progress:
     def report(self, stage: str, done_chunks: int, total_chunks: int) -> None:
         """Called at each chunk border, and within; raises Interrupted, Cancelled or, within, Overtaken."""
         self._refuse_to_go_on()
-        now = self._clock()
-        if now - self._written >= HEARTBEAT_SECONDS or stage != self._last[0]:
-            self._written = now
-            self._write(stage, done_chunks, total_chunks)
-            if self.paused():
-                raise Interrupted("The daemon is paused.")
-            if stage in OVERTAKEN_STAGES and self._job is not None:
-                self._let_pass(self._job)
-                self._refuse_to_go_on()
-            if stage in PUT_DOWN_STAGES and self._job is not None and self._is_overtaken(self._job):
-                raise Overtaken("Something more urgent goes first.")
+        now, shown = self._clock(), stage.removesuffix(WITHIN)
+        if now - self._written < HEARTBEAT_SECONDS and shown == self._last[0]:
+            return
+        self._written = now
+        self._write(shown, done_chunks, total_chunks)
+        if self.paused():
+            raise Interrupted("The daemon is paused.")
+        if self._job is None:
+            return
+        if stage in OVERTAKEN_STAGES:
+            self._let_pass(self._job)
+            self._refuse_to_go_on()
+        elif stage != shown and self._is_overtaken(self._job):
+            self._written = -math.inf  # the next call is to let it pass
+            raise Overtaken("Something more urgent goes first.")
 
     def _refuse_to_go_on(self) -> None:
         if self._stop.is_set():

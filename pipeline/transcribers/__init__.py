@@ -44,10 +44,13 @@ LOADERS: dict[str, Callable[[Equipment], Transcriber]] = {
 ON_ONE_PROCESSOR = frozenset({"pocketsphinx"})
 "a take keeps one processor busy, and several are heard side by side; the others use all there are for one"
 
+MOST_PROCESSES = 8
+"some 60 MB each; a container may be allowed fewer processors than it sees"
+
 
 def processes(name: str, equipment: Equipment) -> int:
     """How many of the recogniser `name` make full use of `equipment`."""
-    return equipment.processors if name in ON_ONE_PROCESSOR else 1
+    return min(MOST_PROCESSES, equipment.processors) if name in ON_ONE_PROCESSOR else 1
 
 
 def device(name: str, equipment: Equipment) -> str:

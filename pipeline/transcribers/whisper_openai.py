@@ -32,6 +32,8 @@ from pipeline.transcribers.whisper_words import english_normaliser, files_left_o
 
 BATCH = 16
 "windows decoded at once; 16 of the medium model take some 3 GB"
+BATCH_ON_PROCESSOR = 2
+"more gain little there, and a stop would have to wait for them"
 # whisper.transcribe's own rule for silence: both must hold.
 NO_SPEECH_PROBABILITY = 0.6
 SPEECHLESS_LOG_PROBABILITY = -1.0
@@ -42,12 +44,11 @@ _UNREADABLE = (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeErr
 class OpenAIWhisper:
     """A Whisper checkpoint as OpenAI publishes them."""
 
-    batch = BATCH
-
     def __init__(self, equipment: Equipment) -> None:
         size = equipment.listening.size
         path = equipment.models / "whisper" / f"{size}.pt"
         self._device = _device(equipment.listening_device)
+        self.batch = BATCH if self._device.type == "cuda" else BATCH_ON_PROCESSOR
         model, fingerprint = _read(path, size)
         # The table of heads stays on the processor: sparse tensors do not live everywhere.
         self._heads = model.alignment_heads

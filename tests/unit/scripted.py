@@ -147,7 +147,8 @@ class Nearby:
 
     def give_up(self, hearing: Hearing) -> None:
         """Forgets it."""
-        self.waiting.remove(hearing)
+        if hearing in self.waiting:
+            self.waiting.remove(hearing)
 
     def work(self, *, wait: bool) -> None:
         """Answer all that wait."""

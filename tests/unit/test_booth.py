@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from scripted import Nearby, ScriptedEngine, ScriptedTranscriber
 
-from pipeline.booth import GENERATION_RETRY_SECONDS, Booth
+from pipeline.booth import GENERATION_RETRY_SECONDS, MOST_ROUNDS_HELD, Booth
 from pipeline.cache import TakeCache
 from pipeline.engines.base import Utterance, Voice
 from pipeline.errors import Interrupted, Overtaken, SynthesisError
 from pipeline.jobs.settings import Settings
+from pipeline.listeners import Hearing, Question
 from pipeline.made import Made
 from pipeline.sound.audio import Speech
 from pipeline.takes import Choice
@@ -375,6 +376,7 @@ def test_what_nobody_heard_yet_is_given_up_with_the_job(studio: Studio) -> None:
     with pytest.raises(Interrupted):
         list(booth.record_all(BOOK))
     assert isinstance(booth.listeners, Nearby) and booth.listeners.waiting == []
+    assert booth.listeners.rested == 1
 
 
 def iter_then_stop(calls: int) -> Callable[[], None]:
@@ -412,6 +414,60 @@ def test_what_is_more_urgent_is_done_in_the_middle_of_a_round(studio: Studio, at
     assert [choice.take.utterance.text for choice in choices] == BOOK
     assert [u.text for u in engine.spoken] == BOOK
     assert overtaken_at and overtaken_at[0] in asked_at
+
+
+def test_what_is_more_urgent_comes_first_while_takes_are_being_heard(studio: Studio) -> None:
+    """Nothing is spoken or heard twice for it, and the next is let pass only when something was gained."""
+    studio.lazy, studio.ahead = True, 3
+    engine, ears = ScriptedEngine(batch=2), ScriptedTranscriber()
+    booth = studio.booth(engine, ears)
+    passed: list[int] = []
+
+    def alive() -> None:
+        raise Overtaken("now, and always")
+
+    booth.alive, booth.still_wanted = alive, lambda: passed.append(len(ears.listened))
+    choices = list(booth.record_all([*BOOK, BOOK[0]]))
+    assert [choice.take.utterance.text for choice in choices] == [*BOOK, BOOK[0]]
+    assert sorted(u.text for u in engine.spoken) == BOOK == sorted(set(ears.listened))
+    assert len(ears.listened) == len(BOOK) and len(passed) < 30
+    assert passed[-1] == len(BOOK), "also after the last wait"
+
+
+def test_a_job_that_is_overtaken_all_the_time_gets_on(studio: Studio) -> None:
+    """A take is kept between one guest and the next, however long the first take of a round needs."""
+    engine = ScriptedEngine(batch=4, tells=True)
+    booth = studio.booth(engine, ScriptedTranscriber())
+
+    def alive() -> None:
+        raise Overtaken("now, and always")
+
+    booth.alive = alive
+    assert len(list(booth.record_all(BOOK))) == 10
+    assert [u.text for u in engine.spoken] == BOOK and studio.asked <= 25
+
+
+def test_a_chunk_that_nobody_passes_does_not_let_the_whole_book_pile_up(studio: Studio) -> None:
+    """Only so many are spoken beyond it, so memory stays as it is and a recogniser that hangs is noticed."""
+    studio.lazy, studio.ahead = False, 1
+    engine, ears = ScriptedEngine(batch=2), ScriptedTranscriber()
+    booth = studio.booth(engine, ears)
+    assert isinstance(booth.listeners, Nearby)
+    give, kept = booth.listeners.give, []
+
+    def never_the_first(question: Question) -> Hearing:
+        hearing = give(question)
+        if question.text == BOOK[0]:
+            booth.listeners.waiting.remove(hearing)  # type: ignore[union-attr]
+            kept.append(hearing)
+        return hearing
+
+    booth.listeners.give = never_the_first  # type: ignore[method-assign]
+    booth.listeners.give_up = lambda _: None  # type: ignore[method-assign]
+    booth.alive = iter_then_stop(50)
+    with pytest.raises(Interrupted):
+        list(booth.record_all([*BOOK, *(f"And {number} more." for number in range(100))]))
+    assert len(engine.spoken) == MOST_ROUNDS_HELD * 3
 
 
 def test_what_cannot_be_heard_fails_the_job(studio: Studio) -> None:

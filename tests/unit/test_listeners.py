@@ -16,7 +16,7 @@ from pipeline import engines
 from pipeline.engines.base import Utterance, Voice
 from pipeline.equipment import BARE, Listening
 from pipeline.errors import InputError, RecogniserDied, SynthesisError
-from pipeline.jobs.settings import Synthesis
+from pipeline.jobs.settings import Priority, Synthesis
 from pipeline.listeners import Answer, Hearing, ListenerProcesses, Question, answers
 from pipeline.sound.audio import Speech
 from pipeline.transcribers import ON_ONE_PROCESSOR, device, load, processes
@@ -80,9 +80,8 @@ def test_they_hear_what_the_recogniser_hears(
         True
     ] * 5
     assert len(children() - before) == 2
-    while len(children() - before) > 0:
-        listeners.rest()  # who has begun for nothing is still loading
-        listeners.work(wait=False)
+    listeners.rest()
+    assert children() == before, "those that were still loading have ended, too"
     assert heard(listeners, [listeners.give(questions[0])]) == found[:1]
 
 
@@ -155,11 +154,14 @@ def test_one_that_died_is_told(questions: list[Question]) -> None:
 
 WORKER = """
 import os
+import signal
 from pipeline.equipment import BARE
 from pipeline.listeners import ListenerProcesses
 if __name__ == "__main__":
     begun = ListenerProcesses("pocketsphinx", BARE)
-    print(begun._processes[0]._process.pid, flush=True)
+    pid = begun._processes[0]._process.pid
+    os.kill(pid, signal.SIGSTOP)  # so that it cannot see the pipe close
+    print(pid, flush=True)
     input()
     os._exit(0)
 """
@@ -183,6 +185,73 @@ def test_they_die_with_the_worker(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}/exe").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not Path(f"/proc/{pid}/exe").exists()
+
+
+def test_the_more_urgent_job_is_heard_first(ears: Transcriber, questions: list[Question]) -> None:
+    """Whatever waits for it; among equals who came first."""
+    begun = ListenerProcesses("pocketsphinx", BARE)
+    priorities: tuple[Priority, ...] = ("low", "normal", "high", "normal", "high")
+    hearings = [begun.give(replace(questions[0], priority=priority)) for priority in priorities]
+    order: list[int] = []
+    while len(order) < len(hearings):
+        begun.work(wait=True)
+        order += [n for n, one in enumerate(hearings) if one.answer is not None and n not in order]
+    begun.close()
+    assert order == [2, 4, 1, 3, 0]
+
+
+FAULTY = """
+import sys
+from dataclasses import replace
+from pipeline import transcribers
+from pipeline.equipment import BARE
+from pipeline.listeners import ListenerProcesses, Question
+from pipeline.sound.audio import silence, Speech
+from scripted import ScriptedTranscriber
+
+class Faulty(ScriptedTranscriber):
+    def transcribe(self, speech, expected, language):
+        raise {"disk": OSError(28, "No space left on device", "/x"), "ours": KeyError("odd")}[expected]
+
+def load(_equipment):
+    if "load" in sys.argv:
+        raise ImportError("libfoo.so: cannot open")
+    return Faulty()
+
+transcribers.LOADERS["pocketsphinx"] = load
+if __name__ == "__main__":
+    try:
+        begun = ListenerProcesses("pocketsphinx", BARE)
+    except RuntimeError as error:
+        print("at the start:", error)
+        sys.exit()
+    for text in ("disk", "ours"):
+        hearing = begun.give(Question(text=text, language="en", max_word_error_rate=None,
+                                      heard=Speech(audio=silence(0.1, 16000))))
+        while hearing.answer is None:
+            begun.work(wait=True)
+        print(repr(hearing.answer), *getattr(hearing.answer, "__notes__", [""])[0].splitlines()[-1:])
+    begun.close()
+"""
+
+
+def test_what_goes_wrong_in_a_recogniser_is_for_the_worker_to_judge(tmp_path: Path) -> None:
+    """A full disk is no death, and a fault of ours comes with where it was made."""
+    script = tmp_path / "worker.py"
+    script.write_text(FAULTY)
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}"}
+
+    def said(*arguments: str) -> list[str]:
+        ended = subprocess.run(
+            [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+        return ended.stdout.splitlines()
+
+    disk, ours = said()
+    assert disk.strip() == "OSError(28, 'No space left on device')"
+    assert ours.startswith("RuntimeError(\"KeyError in the recogniser's process: 'odd'\")")
+    assert ours.endswith("KeyError: 'odd'")
+    assert said("load") == ["at the start: ImportError in the recogniser's process: libfoo.so: cannot open"]
 
 
 class OneMisbehaves(ScriptedTranscriber):
