@@ -80,7 +80,8 @@ def _foot(manifest: Manifest) -> list[str]:
     timings = manifest.timings
     lines = [
         f"Took {timings.total_seconds:.1f} s after {timings.queued_seconds:.1f} s in the queue:"
-        f" speaking {timings.synthesis_seconds:.1f}, checking {timings.check_seconds:.1f},"
+        f" speaking {timings.synthesis_seconds:.1f},"
+        f" waiting for the check {timings.check_seconds:.1f},"
         f" waiting for the encoder {timings.encode_wait_seconds:.1f}"
     ]
     if manifest.warnings:

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from daemon_running import Daemon, long_text
 
@@ -79,6 +81,30 @@ def test_a_worker_that_hangs_is_killed_and_its_job_comes_out_well(poisoned: Make
         ("done",),
     ]
     assert [chunk["cached"] for chunk in daemon.manifest("hang-a")["chunks"]] == [True, True]
+    assert daemon.command("audit").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_a_recogniser_that_is_gone_costs_an_attempt_and_no_more(
+    make_daemon: Make, sent: signal.Signals
+) -> None:
+    """Its worker goes with it, and the next one goes on from the takes that are there."""
+    daemon = make_daemon(workers={"stall_seconds": 5}).start()
+    daemon.drop("book.txt", long_text(12))
+
+    def listening() -> list[psutil.Process]:
+        found = [child for worker in daemon.workers() for child in worker.children()]
+        return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+
+    daemon.wait(lambda: daemon.query("SELECT done_chunks > 0 FROM jobs") == [(1,)], seconds=60)
+    before = daemon.workers()
+    for process in listening():
+        process.send_signal(sent)
+    wait_until_ended(daemon, 1)
+    assert daemon.query("SELECT outcome FROM attempts ORDER BY number") == [("died",), ("done",)]
+    assert not any(worker.is_running() for worker in before)
+    assert daemon.manifest("book")["chunks"][0]["cached"]
     assert daemon.command("audit").returncode == 0
 
 
