@@ -6,14 +6,15 @@ depend on which process heard it, nor beside which other; a process dies with it
 died is told and never replaced in silence.
 """
 
+import functools
 import multiprocessing
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as readable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pipeline import transcribers
 from pipeline.children import die_with_parent
@@ -24,6 +25,7 @@ from pipeline.sound.audio import Speech
 from pipeline.transcribers.base import Recogniser, Transcriber, introduction
 from pipeline.verify import Transcript, Verdict, verify
 
+T = TypeVar("T")
 URGENCY: tuple[Priority, ...] = ("high", "normal", "low")
 AHEAD = 2
 "batches for each process: one in its hands and one to follow"
@@ -269,19 +271,23 @@ def _judged(
 def _listen(pipe: Connection, name: str, equipment: Equipment, parent_pid: int) -> None:
     """The body of such a process: load, say who listens, then answer until the pipe closes."""
     die_with_parent(parent_pid)
-    try:
-        transcriber = transcribers.load(name, equipment)
-    except Exception as error:  # noqa: BLE001 - why it cannot begin is for the worker to tell
-        pipe.send(_portable(error))
+    transcriber = _tried(lambda: transcribers.load(name, equipment))
+    if isinstance(transcriber, Exception):
+        pipe.send(transcriber)
         return
     pipe.send(introduction(transcriber))
     while (questions := _next(pipe)) is not None:
-        try:
-            said: Sequence[Answer | Exception] = answers(transcriber, questions)
-        except Exception as error:  # noqa: BLE001 - the job fails or waits, not this process
-            said = [_portable(error)] * len(questions)
-        pipe.send(list(said))
+        said = _tried(functools.partial(answers, transcriber, questions))
+        pipe.send([said] * len(questions) if isinstance(said, Exception) else said)
     transcriber.close()
+
+
+def _tried(attempt: Callable[[], T]) -> T | Exception:
+    """What came of it; what went wrong is for the worker to judge."""
+    try:
+        return attempt()
+    except Exception as error:  # noqa: BLE001 - the job fails or waits for it, not this process
+        return _portable(error)
 
 
 def _portable(error: Exception) -> Exception:
