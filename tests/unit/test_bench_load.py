@@ -115,7 +115,7 @@ def test_the_load_can_do_all_it_says(place: Ground, ledger: Ledger) -> None:
 
 def samples(**growing: float) -> list[Sample]:
     """An hour in which some measures grow by so much a sample."""
-    even = Sample(0.0, 15, 4, 45.0, 33.0, 29.0, 7, 11, 2, 160.0, 140.0, 110.0, 3, 1.0, 1.0, 1.0, 1.0, 1)
+    even = Sample(0.0, 15, 4, 45.0, 33.0, 29.0, 7, 11, 2, 160.0, 140.0, 110.0, 50.0, 3, 1.0, 1.0, 1.0, 1.0, 1)
     return [
         replace(
             even,
