@@ -75,7 +75,7 @@ class Batched:
         requests: dict[int, Request] = {}
         for index, one in enumerate(asked):
             try:
-                requests[index] = self._request(index, one)
+                requests[index] = self._request_that_fits(index, one)
             except SynthesisError as error:
                 yield Outcome(index, error)
         spelt: list[Spelt] = []
@@ -103,6 +103,15 @@ class Batched:
     def _cap(self) -> int:
         """Tokens of an utterance, the end among them; Turbo makes one more than it is allowed."""
         return MAX_TOKENS if self._shape.llama else MAX_TOKENS + 1
+
+    def _request_that_fits(self, index: int, asked: Asked) -> Request:
+        """Also where there is no memory left to measure a voice in; SynthesisError if nothing helps."""
+        while True:
+            try:
+                return self._request(index, asked)
+            except OutOfMemory:
+                if not self._halve():
+                    raise no_room("with a single utterance on it") from None
 
     def _request(self, index: int, asked: Asked) -> Request:
         voice, wanted = self._speaker.tokens_wanted(asked)

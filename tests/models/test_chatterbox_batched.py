@@ -290,6 +290,26 @@ def test_giving_up_in_the_middle_leaves_the_engine_fit(loaded: Load) -> None:
         assert np.abs(one - other).max() < 1e-4
 
 
+@pytest.mark.parametrize(("failures", "helps"), [(1, True), (100, False)])
+def test_where_there_is_no_memory_to_take_in_a_voice_there_are_fewer_slots(
+    small_equipment: Equipment, monkeypatch: pytest.MonkeyPatch, failures: int, helps: bool
+) -> None:
+    """And where that does not help each utterance is told why."""
+    engine: Any = engines.load("chatterbox", replace(small_equipment, engine_mode="fast"))
+    prepare, left, before = SlotEngine.prepare, iter(range(failures)), engine.batch
+
+    def short_of_memory(self: SlotEngine, voice: Any) -> Any:
+        if next(left, None) is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return prepare(self, voice)
+
+    monkeypatch.setattr(SlotEngine, "prepare", short_of_memory)
+    outcomes = [spoken.outcome for spoken in engine.speak_all(utterances())]
+    assert len(outcomes) == len(TEXTS) and engine.batch == (before // 2 if helps else 1)
+    assert [isinstance(one, SynthesisError) for one in outcomes] == [not helps] * len(TEXTS)
+    engine.close()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_that_it_is_alive_long_before_the_first_take(loaded: Load, name: str) -> None:
     """Every few tokens and with each step of the flow; whoever raises then leaves an engine that is fit."""
