@@ -119,12 +119,13 @@ def processor_seconds(pid: int) -> float:
 def _read_of_family(pid: int, name: str) -> Iterator[str]:
     """What /proc says of a process and all below it; one may end meanwhile."""
     yield Path(f"/proc/{pid}/{name}").read_text(encoding="ascii")
-    for child in _children(pid):
+    for child in children(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
             yield from _read_of_family(child, name)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Process ids of the living children of a process (Linux)."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
-from bench.ground import REPOSITORY, Ground, ground, wait_for
+from bench.ground import REPOSITORY, Ground, children, ground, wait_for
 from bench.load import Load
 
 SAMPLE_SECONDS = 5.0
@@ -225,7 +225,7 @@ class Soak:
 
     def _worker(self) -> int:
         """The worker's process id; 0 while there is none."""
-        for child in _children(self.daemon.pid):
+        for child in children(self.daemon.pid):
             if b"spawn_main" in _command_line(child):
                 return child
         return 0
@@ -251,17 +251,13 @@ class Soak:
                 if worker
                 else (0, 0, 0.0, 0.0, 0.0, 0.0)
             ),
-            1 + sum(b"ffmpeg" not in _command_line(child) for child in _children(daemon)),
+            1 + sum(b"ffmpeg" not in _command_line(child) for child in children(daemon)),
             ledger,
             cache,
             round(_size_mb(state) - ledger - cache, 3),
             _size_mb(self.place.root / "outbox"),
             self.place.query("SELECT COUNT(*) FROM jobs WHERE ended_at IS NOT NULL")[0][0],
         )
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
 
 def _command_line(pid: int) -> bytes:
@@ -286,7 +282,7 @@ def _memory(pid: int) -> tuple[float, float, float]:
 
 def _listener_mb(worker: int) -> float:
     """Own memory of the first that listens for a worker."""
-    listening = [child for child in _children(worker) if b"spawn_main" in _command_line(child)]
+    listening = [child for child in children(worker) if b"spawn_main" in _command_line(child)]
     return _memory(listening[0])[2] if listening else 0.0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from pipeline.equipment import BARE, Listening
 from pipeline.listeners import Hearing, ListenerProcesses, Question
@@ -79,15 +80,8 @@ def _spoken(engine: Any, count: int) -> Iterator[Speech]:
 
 
 def _listeners(models: Path, threads: int) -> ListenerProcesses:
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
+    with patch.dict(os.environ, OMP_NUM_THREADS=str(threads)):
         return ListenerProcesses("whisper", replace(BARE, models=models, listening=Listening(size="base")))
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _write_whisper(path: Path) -> None:

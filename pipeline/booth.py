@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
+from pipeline.alive import Alive, unheeded
 from pipeline.cache import TakeCache, take_key
 from pipeline.engines import ON_ONE_PROCESSOR
 from pipeline.engines.base import Engine, Spoken, Utterance, Voice
@@ -65,7 +66,7 @@ class Booth:
     made: Made
     still_wanted: Callable[[], None]
     "asked before each round of takes, does what is more urgent; raises Interrupted or Cancelled"
-    alive: Callable[[], None] = lambda: None
+    alive: Alive = unheeded
     "told now and then while takes are in hand; raises the same, or Overtaken"
     sleep: Callable[[float], None] = time.sleep
     _gained: bool = field(default=True, init=False)

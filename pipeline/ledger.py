@@ -30,13 +30,12 @@ from pipeline.jobs.job import (
     spec_from_json,
     spec_to_json,
 )
-from pipeline.jobs.settings import Kind, Priority
+from pipeline.jobs.settings import PRIORITIES, Kind, Priority
 from pipeline.results import Reservation, Results
 from pipeline.space import Room
 from pipeline.tallies import Tallies
 
 LOST_PER_DEATH = 3
-PRIORITIES = ("high", "normal", "low")
 
 _NEEDS = ("state_bytes", "state_files", "outbox_bytes")
 # Those that run have taken up a part of theirs already; encoding at the end takes the rest.

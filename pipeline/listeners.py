@@ -20,13 +20,12 @@ from pipeline import transcribers
 from pipeline.children import die_with_parent
 from pipeline.equipment import Equipment
 from pipeline.errors import RecogniserDied, SynthesisError, VoxspoolError
-from pipeline.jobs.settings import Priority
+from pipeline.jobs.settings import PRIORITIES, Priority
 from pipeline.sound.audio import Speech
 from pipeline.transcribers.base import Recogniser, Transcriber, introduction
 from pipeline.verify import Transcript, Verdict, verify
 
 T = TypeVar("T")
-URGENCY: tuple[Priority, ...] = ("high", "normal", "low")
 AHEAD = 2
 "batches for each process: one in its hands and one to follow"
 END_SECONDS = 3.0
@@ -154,7 +153,7 @@ class ListenerProcesses:
     def _hand_out(self) -> None:
         for process in self._processes:
             if self._waiting and not process.is_busy:
-                self._waiting.sort(key=lambda hearing: URGENCY.index(hearing.question.priority))
+                self._waiting.sort(key=lambda hearing: PRIORITIES.index(hearing.question.priority))
                 process.hand(self._waiting[: self.recogniser.batch])
                 del self._waiting[: self.recogniser.batch]
         # To start one takes as long as to hear a take or two.

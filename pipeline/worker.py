@@ -5,7 +5,6 @@ time; whatever happens to a job, the ledger says so; a stop is honoured at the n
 """
 
 import contextlib
-import math
 import os
 import shutil
 import signal
@@ -530,7 +529,7 @@ class Progress:
             self._let_pass(self._job)
             self._refuse_to_go_on()
         elif stage != shown and self._is_overtaken(self._job):
-            self._written = -math.inf  # the next call is to let it pass
+            self._written = 0.0  # the next call is to let it pass
             raise Overtaken("Something more urgent goes first.")
 
     def _refuse_to_go_on(self) -> None:

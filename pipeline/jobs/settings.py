@@ -4,7 +4,7 @@ Strict: an unknown key, a wrong type or a value out of range is an error. Knows 
 of the cascade (`spec` does). Invariant: every key stands in `docs/job-file.md` at its default.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,8 @@ class Strict(BaseModel):
 
 Kind = Literal["tts", "vc", "concat"]
 Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"the most urgent first"
 
 
 class Synthesis(Strict):

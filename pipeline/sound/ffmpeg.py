@@ -224,7 +224,7 @@ class Ffmpeg:
         while True:
             with contextlib.suppress(BlockingIOError):
                 return os.read(pipe.fileno(), size)
-            self._wait_for(pipe, select.POLLIN)
+            self._wait_for_output(pipe)
 
     def finish(self, report: Report | None = None) -> int:
         """Close its input, wait for it to end by itself and return its exit status.
@@ -294,9 +294,9 @@ class Ffmpeg:
                 kept = self._first_lines if len(self._first_lines) < _LOG_FIRST_LINES else self._last_lines
                 kept.append(line)
 
-    def _wait_for(self, pipe: IO[bytes], event: int) -> None:
+    def _wait_for_output(self, pipe: IO[bytes]) -> None:
         poll = select.poll()
-        poll.register(pipe, event)
+        poll.register(pipe, select.POLLIN)
         if not poll.poll(self._stall_seconds * 1000):
             raise self._stalled()
 
