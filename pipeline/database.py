@@ -95,7 +95,7 @@ class Database:
         if self._db.in_transaction:
             yield self._db
             return
-        try:
+        with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -104,25 +104,22 @@ class Database:
                 if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
                     self._db.execute("ROLLBACK")
                 raise
-        except _DISK_ERRORS as error:
-            if isinstance(error, _OUR_ERRORS):
-                raise
-            raise self._failure(error) from error
 
     @contextlib.contextmanager
     def question(self) -> Iterator[sqlite3.Connection]:
-        """Several reads; nothing is locked, and nothing may be written."""
-        try:
-            yield self._db
-        except _DISK_ERRORS as error:
-            if isinstance(error, _OUR_ERRORS):
-                raise
-            raise self._failure(error) from error
+        """Several reads of one moment, whatever others write meanwhile; nothing may be written."""
+        with self._explained():
+            self._db.execute("BEGIN")
+            try:
+                yield self._db
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         """The answer to a question."""
-        with self.question() as db:
-            return db.execute(statement, values).fetchall()
+        with self._explained():
+            return self._db.execute(statement, values).fetchall()
 
     def number(self, statement: str, values: Sequence[object] = ()) -> int:
         """The single number that the answer is."""
@@ -157,6 +154,16 @@ class Database:
         """Remember a fact."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What SQLite says about the disk, in our words."""
+        try:
+            yield
+        except _DISK_ERRORS as error:
+            if isinstance(error, _OUR_ERRORS):
+                raise
+            raise self._failure(error) from error
 
     def _failure(self, error: sqlite3.Error) -> EnvironmentFailure:
         number = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -295,6 +295,16 @@ class Ledger:
             job_id = _next_job(db, self._clock(), room, before)
             return job_id is not None and _may_run(db, job_id)
 
+    def at_rest(self, room: Room | None = None) -> bool:
+        """Whether no job is being done, none would be given to a worker that asked now, and none that was
+        cancelled still has to be told so. All of one moment: a worker claims between any two questions.
+        """
+        with self._db.question() as db:
+            held = db.execute(
+                "SELECT 1 FROM jobs WHERE state = 'running' OR (state = 'queued' AND cancel_requested = 1)"
+            )
+            return held.fetchone() is None and _next_job(db, self._clock(), room, None) is None
+
     def heartbeat(
         self, job_id: str, stage: str, done_chunks: int, total_chunks: int, *, worker: str | None = None
     ) -> bool:

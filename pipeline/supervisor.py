@@ -329,12 +329,11 @@ class Supervisor:
 
     def _nothing_left(self) -> bool:
         """Nothing settles, nothing is queued, nothing is being done; or nothing can be done."""
-        counts = self._ledger.counts()
-        if counts[JobState.RUNNING] or self._pruner.running:
+        if self._pruner.running:
             return False
         if self._paused() or self._given_up():
-            return True
-        idle = not self._ledger.work_waits(self._machine.room) and not self._ledger.cancelled_while_queued()
+            return not self._ledger.counts()[JobState.RUNNING]
+        idle = self._ledger.at_rest(self._machine.room)
         return self._watch.quiet() and idle and self._machine.failure is None
 
     def _given_up(self) -> bool:

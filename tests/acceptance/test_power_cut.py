@@ -95,7 +95,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[Call]]:
     ended = subprocess.run([*strace, *command], cwd=root, capture_output=True, text=True, check=False)
     if "ptrace" in ended.stderr:
         pytest.skip("no process may be traced here: the order of syncs cannot be watched")
-    assert ended.returncode == 1, ended.stderr
+    assert ended.returncode == 1 and "a.wav" in ended.stdout and "dots.txt" in ended.stdout, ended.stderr
     return [list(calls_in(trace)) for trace in root.glob("trace.*")]
 
 

@@ -8,10 +8,12 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from ledger_samples import Clock, a_drop, a_job, publish, submit
 
+import pipeline.ledger
 from pipeline.errors import EnvironmentFailure, Interrupted, LedgerDamaged
 from pipeline.jobs.job import DropState, JobState, Need
 from pipeline.ledger import Ledger
@@ -259,6 +261,37 @@ def test_a_job_that_waits_for_the_machine_lets_others_go_first(ledger: Ledger, c
     clock.now += 31
     assert ledger.work_waits()
     assert ledger.claim("w") is not None
+
+
+def test_a_ledger_is_at_rest_when_no_job_is_left_to_do(ledger: Ledger) -> None:
+    """Neither queued nor being done, nor cancelled without having been told."""
+    assert ledger.at_rest()
+    submit(ledger, a_job())
+    assert not ledger.at_rest()
+    ledger.claim("w")
+    assert not ledger.at_rest()
+    ledger.release("d1-0", "interrupted")
+    ledger.request_cancel("d1-0")
+    assert not ledger.at_rest()
+    ledger.finish("d1-0", JobState.CANCELLED)
+    assert ledger.at_rest()
+
+
+def test_a_job_that_is_claimed_meanwhile_is_not_overlooked(
+    ledger: Ledger, second: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither among those that run nor among those that wait: a run with `--once` ended on top of it."""
+    submit(ledger, a_job())
+    really = pipeline.ledger._next_job
+
+    def claim_first(*asked: Any) -> str | None:
+        monkeypatch.setattr(pipeline.ledger, "_next_job", really)
+        assert second.claim("w") is not None
+        return really(*asked)
+
+    monkeypatch.setattr(pipeline.ledger, "_next_job", claim_first)
+    assert not ledger.at_rest()
+    assert ledger.counts()["running"] == 1
 
 
 def test_a_mended_machine_is_not_waited_for(ledger: Ledger) -> None:
