@@ -16,7 +16,7 @@ from loguru import logger
 from pipeline.alive import Alive, unheeded
 from pipeline.cache import TakeCache, take_key
 from pipeline.engines import ON_ONE_PROCESSOR
-from pipeline.engines.base import Engine, Spoken, Utterance, Voice
+from pipeline.engines.base import Engine, Utterance, Voice
 from pipeline.errors import Overtaken, SynthesisError
 from pipeline.jobs.settings import Settings
 from pipeline.listeners import Hearing, Listeners, Question
@@ -185,7 +185,8 @@ class Booth:
             return errors
         utterances = [attempt.utterance for attempt in attempts]
         with contextlib.closing(self.engine.speak_all(utterances, self._go_on)) as speaking:
-            for spoken in self._timed(speaking):
+            for spoken in speaking:
+                self.made.synthesis_seconds += spoken.seconds
                 attempt = attempts[spoken.index]
                 if not isinstance(spoken.outcome, SynthesisError):
                     attempt.speech = self.cache.keep(attempt.key, spoken.outcome)
@@ -203,16 +204,6 @@ class Booth:
     def _nothing(self, error: SynthesisError) -> Speech:
         """A take of no length: the same seed would be silent again, the next try's may speak."""
         return Speech(audio=silence(0, self.engine.rate_hz), fault=error.message)
-
-    def _timed(self, spoken: Iterator[Spoken]) -> Iterator[Spoken]:
-        """The same; only the time that the engine takes counts as synthesis."""
-        while True:
-            started = time.perf_counter()
-            one = next(spoken, None)
-            self.made.synthesis_seconds += time.perf_counter() - started
-            if one is None:
-                return
-            yield one
 
     def _check(self, attempt: Attempt, unheard: dict[str, Attempt]) -> None:
         """Have somebody listen to it, unless nobody does or there is nothing to hear."""

@@ -4,6 +4,7 @@ Knows settings and sound; nothing of jobs, checks or files. Invariant: the same 
 the same audio, and an engine never changes what it was given to speak.
 """
 
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,8 @@ class Spoken:
     index: int
     "into what was given"
     outcome: Speech | SynthesisError
+    seconds: float
+    "that the engine needed for it; of several at once, since the one before it was done"
 
 
 Speaking = Generator[Spoken, None, None]
@@ -108,7 +111,10 @@ Speaking = Generator[Spoken, None, None]
 def one_by_one(engine: Engine, utterances: Sequence[Utterance]) -> Speaking:
     """`speak_all` for an engine that gains nothing by several at once."""
     for index, utterance in enumerate(utterances):
+        started = time.perf_counter()
+        outcome: Speech | SynthesisError
         try:
-            yield Spoken(index, engine.speak(utterance))
+            outcome = engine.speak(utterance)
         except SynthesisError as error:
-            yield Spoken(index, error)
+            outcome = error
+        yield Spoken(index, outcome, time.perf_counter() - started)

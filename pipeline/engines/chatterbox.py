@@ -6,11 +6,12 @@ to `pipeline/chatterbox` alone. Invariant: a voice is the job's own, given anew 
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.ahead import run_ahead
 from pipeline.alive import Alive, unheeded
 from pipeline.chatterbox.models import BUILTIN_VOICE, ENGLISH, MULTILINGUAL, TURBO, Family
 from pipeline.chatterbox.speaker import LEAST_GUIDANCE, Asked, Outcome, Said
@@ -160,25 +161,31 @@ class ChatterboxEngine:
         return spoken.outcome
 
     def speak_all(self, utterances: Sequence[Utterance], alive: Alive = unheeded) -> Speaking:
-        """All at once where there are slots for them, else one by one and without a word in between."""
+        """All at once where there are slots for them, else one by one.
+
+        In a thread of its own: the device does not wait while somebody looks after what it has made.
+        """
+        for done in run_ahead(lambda tell: self._said_all(utterances, tell), alive):
+            outcome, said = done.made, done.made.said
+            speech = said if isinstance(said, SynthesisError) else _speech_of(said)
+            yield Spoken(outcome.index, speech, done.seconds)
+
+    def _said_all(self, utterances: Sequence[Utterance], alive: Alive) -> Generator[Outcome, None, None]:
         asked: dict[int, Asked] = {}
         for index, utterance in enumerate(utterances):
             try:
                 asked[index] = self._asked(utterance)
             except SynthesisError as error:
-                yield Spoken(index, error)
-        places = list(asked)
-        for outcome in self._said_all(list(asked.values()), alive):
-            said = outcome.said
-            yield Spoken(
-                places[outcome.index], said if isinstance(said, SynthesisError) else _speech_of(said)
-            )
-
-    def _said_all(self, asked: Sequence[Asked], alive: Alive) -> Iterator[Outcome]:
-        if self._slots is not None:
-            yield from self._slots.speak_all(asked, alive)
+                yield Outcome(index, error)
+        if self._slots is None:
+            yield from self._one_by_one(asked)
             return
-        for index, one in enumerate(asked):
+        places = list(asked)
+        for outcome in self._slots.speak_all(list(asked.values()), alive):
+            yield Outcome(places[outcome.index], outcome.said)
+
+    def _one_by_one(self, asked: Mapping[int, Asked]) -> Iterator[Outcome]:
+        for index, one in asked.items():
             try:
                 yield Outcome(index, self._speaker.speak(one))
             except SynthesisError as error:

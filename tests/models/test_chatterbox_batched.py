@@ -1,6 +1,7 @@
 """Many utterances at once through the real package on small models: the same speech as one by one."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from pipeline import engines
+from pipeline import ahead, engines
 from pipeline.chatterbox import batched, speaker
 from pipeline.chatterbox.fast.slots import SlotEngine
 from pipeline.chatterbox.fast.vocoder import Vocoder
@@ -278,14 +279,14 @@ def test_eight_bits_speak_too(small_equipment: Equipment, name: str) -> None:
 
 
 def test_giving_up_in_the_middle_leaves_the_engine_fit(loaded: Load) -> None:
-    """A stop comes between two takes; the lock is free then, and the next round finds all slots empty."""
+    """A stop comes between two takes; the lock is free after it, and the next round finds all slots empty."""
     engine = loaded("chatterbox", "fast")
     expected = say(engine, utterances())
     running = engine.speak_all(utterances())
     next(running)
+    running.close()
     assert LOCK.acquire(blocking=False)
     LOCK.release()
-    running.close()  # type: ignore[attr-defined]
     for one, other in zip(expected, say(engine, utterances()), strict=True):
         assert np.abs(one - other).max() < 1e-4
 
@@ -313,11 +314,12 @@ def test_where_there_is_no_memory_to_take_in_a_voice_there_are_fewer_slots(
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_that_it_is_alive_long_before_the_first_take(loaded: Load, name: str) -> None:
     """Every few tokens and with each step of the flow; whoever raises then leaves an engine that is fit."""
-    engine = loaded(name, "fast")
+    engine: Any = loaded(name, "fast")
     calls: list[int] = []
     expected = [len(samples) for samples in say(engine, utterances())]
-    first = next(engine.speak_all(utterances(), lambda: calls.append(1)))
-    assert len(calls) > 10 and not isinstance(first.outcome, SynthesisError)
+    slots, asked = engine._slots, [engine._asked(utterance) for utterance in utterances()]
+    first = next(slots.speak_all(asked, lambda: calls.append(1)))
+    assert len(calls) > 10 and not isinstance(first.said, SynthesisError)
     for number in (1, 5, len(calls) - 1):
         left = iter(range(number))
 
@@ -326,10 +328,29 @@ def test_it_says_that_it_is_alive_long_before_the_first_take(loaded: Load, name:
                 raise Interrupted("stop")
 
         with pytest.raises(Interrupted):
-            list(engine.speak_all(utterances(), stop))
+            list(slots.speak_all(asked, stop))
         assert LOCK.acquire(blocking=False)
         LOCK.release()
     assert [len(samples) for samples in say(engine, utterances())] == expected
+
+
+@pytest.mark.parametrize("mode", ["upstream", "fast"])
+def test_a_stop_ends_the_engine_s_own_thread(
+    loaded: Load, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the caller hears of the stop, nobody speaks any more and the engine is fit."""
+    monkeypatch.setattr(ahead, "LOOK_SECONDS", 0.001)
+    engine = loaded("chatterbox", mode)
+
+    def stop() -> None:
+        raise Interrupted("stop")
+
+    with pytest.raises(Interrupted):
+        list(engine.speak_all(utterances(), stop))
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+    assert LOCK.acquire(blocking=False)
+    LOCK.release()
+    assert len(say(engine, utterances())) == len(TEXTS)
 
 
 def test_the_manifest_can_tell_the_modes_apart(loaded: Load) -> None:

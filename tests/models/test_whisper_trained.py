@@ -120,7 +120,7 @@ class Slipping:
     def speak_all(self, utterances: Sequence[Utterance], alive: Alive = unheeded) -> Iterator[Spoken]:
         """In order."""
         for index, utterance in enumerate(utterances):
-            yield Spoken(index, self.speak(utterance))
+            yield Spoken(index, self.speak(utterance), 0.0)
 
     def speak(self, utterance: Utterance) -> Speech:
         """The next slip of the script, or right."""

@@ -79,7 +79,7 @@ class ScriptedEngine:
                 if self.tells:
                     alive()
                 (done,) = one_by_one(self, [utterances[index]])
-                yield Spoken(index, done.outcome)
+                yield Spoken(index, done.outcome, done.seconds)
         finally:
             self.speaking = False
 
