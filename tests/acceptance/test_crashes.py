@@ -4,7 +4,6 @@ import ast
 import functools
 import io
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +12,10 @@ from random import Random
 import pytest
 import soundfile
 from crash_house import House
+from sound_samples import tone
 
 from bench.crashes import Crashes, half_results
 from bench.ground import Ground
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
-from sound_samples import tone
 
 PIPELINE = Path(__file__).resolve().parent.parent.parent / "pipeline"
 PART = "Part one.\n\nAnd more of it."

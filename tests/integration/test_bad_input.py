@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import struct
-import sys
 import threading
 import time
 import unicodedata
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sound_samples import recording, spoken, tone
 
 from pipeline.config import Config
 from pipeline.files import display
@@ -30,9 +30,6 @@ from pipeline.ledger import Ledger
 from pipeline.outbox import note_paths
 from pipeline.sound.audio import to_pcm16
 from pipeline.worker import Worker
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
-from sound_samples import recording, spoken, tone
 
 GOOD = "This is long enough to tell a voice by, and it is even a little longer than that."
 UNCHECKED = {"check": {"by": "none"}, "output": {"formats": ["wav"]}, "takes": {"max_tries": 1}}

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,10 @@ from typing import Any
 import pytest
 import soundfile
 import trustme
+from daemon_running import Daemon
+from intake_samples import put, settled
+from scripted import ScriptedEngine
+from sound_samples import spoken, write_wav
 from web_server import HOST, Internet, answer, redirect, small_internet
 
 from pipeline.config import Config
@@ -23,13 +26,6 @@ from pipeline.layout import Layout
 from pipeline.ledger import Ledger
 from pipeline.tools import Tools
 from pipeline.worker import Worker
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "acceptance"))
-from daemon_running import Daemon
-from intake_samples import put, settled
-from scripted import ScriptedEngine
-from sound_samples import spoken, write_wav
 
 SENTENCE = "This is long enough to tell a voice by, and it is even a little longer than that."
 URL = f"https://{HOST}/clips"
