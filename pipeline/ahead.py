@@ -49,6 +49,7 @@ def run_ahead(make: Callable[[Alive], Generator[T, None, None]], alive: Alive) -
             ended.result()
         finally:
             making.give_up(ended)
+            del ended  # holds what was raised, whose frames hold this one and the model's tensors
 
 
 class _Making(Generic[T]):

@@ -1,6 +1,8 @@
 """Work in a thread of its own: ahead of who takes it, but not far, and never longer than it is wanted."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -89,6 +91,31 @@ def test_what_goes_wrong_comes_after_what_went_well() -> None:
     assert next(running).made == 1
     with pytest.raises(SynthesisError, match="no more"):
         next(running)
+
+
+def test_what_was_in_hand_when_it_went_wrong_is_freed_at_once() -> None:
+    """A tensor of a gigabyte must not wait for the garbage collector."""
+
+    class Tensor:
+        """Large."""
+
+    seen: list[weakref.ref[Tensor]] = []
+
+    def failing(_tell: Alive) -> Generator[int, None, None]:
+        tensor = Tensor()
+        seen.append(weakref.ref(tensor))
+        yield 1
+        raise SynthesisError("no more")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(SynthesisError) as raised:
+            list(run_ahead(failing, unheeded))
+        del raised
+        assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_signs_of_life_are_passed_on_in_the_caller_s_thread() -> None:
