@@ -72,7 +72,7 @@ class Booth:
     _gained: bool = field(default=True, init=False)
     "a take was kept since something more urgent came between"
 
-    def record_all(self, texts: Iterable[str]) -> Iterator[Choice]:
+    def record_all(self, texts: Iterable[str]) -> Generator[Choice, None, None]:
         """The best take of each chunk, in order, as soon as it is known.
 
         The engine gets the next try of the first `engine.batch` chunks that need one, round after round, so
@@ -197,8 +197,6 @@ class Booth:
                     errors[spoken.index] = spoken.outcome
                     continue
                 yield attempt
-                if len(attempts) > 1:
-                    self._go_on()
         return errors
 
     def _nothing(self, error: SynthesisError) -> Speech:

@@ -12,9 +12,10 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
@@ -35,7 +36,7 @@ def log_to(config: Log, folder: Path, name: str) -> None:
     logger.remove()
     logger.configure(patcher=Repeats(_tell).look)
     if journal.reads(sys.stderr):  # it adds time and process itself, and wants the level in its own way
-        logger.add(_to_journal, level=config.level, format="{message}", filter=is_told)
+        logger.add(_journal(sys.stderr), level=config.level, format="{message}", filter=is_told)
     else:
         logger.add(sys.stderr, level=config.level, format=CONSOLE, filter=is_told)
     with contextlib.suppress(OSError):  # whoever needs the state folder says what is wrong with it
@@ -44,9 +45,14 @@ def log_to(config: Log, folder: Path, name: str) -> None:
     logger.add(file, level="DEBUG", format=FILE, filter=is_told)
 
 
-def _to_journal(message: "Message") -> None:
-    sys.stderr.write(journal.marked(message.record["level"].name, message))
-    sys.stderr.flush()
+def _journal(stream: TextIO) -> "Callable[[Message], None]":
+    """Writes to `stream`, whatever stands in its place while a package is kept quiet."""
+
+    def write(message: "Message") -> None:
+        stream.write(journal.marked(message.record["level"].name, message))
+        stream.flush()
+
+    return write
 
 
 def _tell(level: str, message: str) -> None:
@@ -69,6 +75,7 @@ class LogFile(RotatingFileHandler):
             delay=True,
         )
         self._lost = 0
+        self._complaints = sys.stderr
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line; after a time without a disk, say how many are missing."""
@@ -82,7 +89,7 @@ class LogFile(RotatingFileHandler):
     def handleError(self, _record: logging.LogRecord) -> None:  # noqa: N802 (the standard library's name)
         """Say once that nothing can be written; the next line opens the file anew."""
         if not self._lost:
-            sys.stderr.write(f"The log {self.baseFilename} cannot be written: {sys.exc_info()[1]}.\n")
+            self._complaints.write(f"The log {self.baseFilename} cannot be written: {sys.exc_info()[1]}.\n")
         self._lost += 1
         stream, self.stream = self.stream, None
         with contextlib.suppress(OSError, ValueError):

@@ -5,6 +5,7 @@ rooms and none of their secrets; nothing of the inbox or of publishing. Invarian
 the text is in the manifest, in order; memory does not grow with the length of the sound.
 """
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -100,8 +101,10 @@ def speak(
         sleep=sleep,
     )
     joiner = Joiner(engine.rate_hz, trim=settings.audio.trim, speed=settings.audio.speed)
-    with encoder_for(job, made, layout.work(job.id), engine.rate_hz, silent_ends=True) as sink:
-        choices = booth.record_all(piece.text for piece in chunks)
+    with (
+        encoder_for(job, made, layout.work(job.id), engine.rate_hz, silent_ends=True) as sink,
+        contextlib.closing(booth.record_all(piece.text for piece in chunks)) as choices,
+    ):
         for piece, choice in zip(chunks, choices, strict=True):
             _refuse_bad_take(piece, choice, len(chunks), settings)
             placed = joiner.add(

@@ -86,6 +86,7 @@ class Decoder:
             except SynthesisError as error:
                 yield Outcome(one.index, error)
         while wanted:
+            alive()
             group = _group(wanted, self._frames)
             try:
                 waves = self._waves([(spelt[place], wanted[place]) for place in group], alive)

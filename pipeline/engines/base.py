@@ -84,8 +84,9 @@ class Engine(Protocol):
         """Speak several, each as `speak` would; they come in the order in which they are done.
 
         What could not be spoken comes with its error and keeps no other from being spoken. While this goes
-        on nothing else may be asked of the engine; closing it gives up what is not done. `alive` is
-        called now and then where nothing comes for long; what it raises passes, and gives up the rest.
+        on nothing else may be asked of the engine; closing it gives up what nobody has taken. `alive` is
+        called between two, and now and then where nothing comes for long; what it raises passes, after what
+        was done till then, and gives up the rest.
         """
         ...
 
@@ -108,9 +109,11 @@ class Spoken:
 Speaking = Generator[Spoken, None, None]
 
 
-def one_by_one(engine: Engine, utterances: Sequence[Utterance]) -> Speaking:
+def one_by_one(engine: Engine, utterances: Sequence[Utterance], alive: Alive) -> Speaking:
     """`speak_all` for an engine that gains nothing by several at once."""
     for index, utterance in enumerate(utterances):
+        if index:
+            alive()
         started = time.perf_counter()
         outcome: Speech | SynthesisError
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.ahead import run_ahead
+from pipeline.ahead import Ahead
 from pipeline.alive import Alive, unheeded
 from pipeline.chatterbox.models import BUILTIN_VOICE, ENGLISH, MULTILINGUAL, TURBO, Family
 from pipeline.chatterbox.speaker import LEAST_GUIDANCE, Asked, Outcome, Said
@@ -128,6 +128,7 @@ class ChatterboxEngine:
         self.watermark = speaker.watermark
         self.device = equipment.device
         self._manner, self._speaker, self._slots = manner, speaker, slots
+        self._ahead = Ahead(self.name)
 
     @property
     def batch(self) -> int:
@@ -165,7 +166,7 @@ class ChatterboxEngine:
 
         In a thread of its own: the device does not wait while somebody looks after what it has made.
         """
-        for done in run_ahead(lambda tell: self._said_all(utterances, tell), alive):
+        for done in self._ahead.run(lambda tell: self._said_all(utterances, tell), alive):
             outcome, said = done.made, done.made.said
             speech = said if isinstance(said, SynthesisError) else _speech_of(said)
             yield Spoken(outcome.index, speech, done.seconds)
@@ -219,6 +220,7 @@ class ChatterboxEngine:
 
     def close(self) -> None:
         """Free the model."""
+        self._ahead.close()
         if self._slots is not None:
             self._slots.close()
             self._slots = None  # it holds parts of the model

@@ -109,9 +109,9 @@ class EspeakEngine:
             )
         return Speech(audio=audio, words=tuple(_timed_words(text, spoken, audio.samples)))
 
-    def speak_all(self, utterances: Sequence[Utterance], _alive: Alive = unheeded) -> Speaking:
+    def speak_all(self, utterances: Sequence[Utterance], alive: Alive = unheeded) -> Speaking:
         """One by one: it has one core and needs a millisecond."""
-        return one_by_one(self, utterances)
+        return one_by_one(self, utterances, alive)
 
     def close(self) -> None:
         """Nothing to free: the library is not kept in memory between calls."""

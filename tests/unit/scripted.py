@@ -40,7 +40,7 @@ class ScriptedEngine:
     unused: Sequence[str] = ()
     cannot: Sequence[str] = ()
     tells: bool = False
-    "whether it says before each utterance of several that it is alive"
+    "whether it says before the first of several that it is alive, as between any two"
     speaking: bool = False
     closed: bool = False
 
@@ -75,10 +75,10 @@ class ScriptedEngine:
         order = list(range(len(utterances)))[:: -1 if self.backwards else 1]
         self.speaking = True
         try:
-            for index in order:
-                if self.tells:
+            for number, index in enumerate(order):
+                if number or self.tells:
                     alive()
-                (done,) = one_by_one(self, [utterances[index]])
+                (done,) = one_by_one(self, [utterances[index]], alive)
                 yield Spoken(index, done.outcome, done.seconds)
         finally:
             self.speaking = False

@@ -47,6 +47,13 @@ def test_each_line_carries_its_priority(tmp_path: Path) -> None:
     )
 
 
+def test_a_package_that_is_kept_quiet_does_not_silence_us(tmp_path: Path) -> None:
+    """Models speak in a thread of their own, with standard error put away for the whole process."""
+    aside = "with contextlib.redirect_stderr(io.StringIO()):\n    logger.error('meanwhile')"
+    quiet = f"import contextlib, io\n{LOGS}\n{aside}"
+    assert "<3>meanwhile\n" in written(tmp_path, ["-c", quiet, str(tmp_path)], told=True)
+
+
 def test_another_stream_is_left_alone(tmp_path: Path) -> None:
     """JOURNAL_STREAM is inherited by programs whose output goes into a file."""
     lines = written(tmp_path, ["-c", LOGS, str(tmp_path)], told=False)

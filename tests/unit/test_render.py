@@ -243,6 +243,19 @@ def test_what_did_not_pass_can_fail_the_job(studio: Studio) -> None:
     assert not list(studio.layout.work("d1-0").glob("audio.*"))
 
 
+def test_whoever_hears_of_a_failure_finds_the_engine_silent(studio: Studio) -> None:
+    """An engine speaks ahead: it must not go on over the last words about the job."""
+    engine = ScriptedEngine(batch=3)
+    ears = ScriptedTranscriber(hears=second_is_wrong)
+    try:
+        studio.render(job(check={"on_failure": "fail"}, takes={"max_tries": 1}), engine, ears)
+    except SynthesisError:
+        assert not engine.speaking
+    else:
+        raise AssertionError("it passed")
+    assert len(engine.spoken) == 2
+
+
 def test_a_later_try_tells_what_it_used_instead(studio: Studio) -> None:
     """The settings of the winning take, where they are not the job's own."""
     ears = ScriptedTranscriber(hears=lambda text, n: WRONG if "second" in text and n == 1 else text)
