@@ -85,8 +85,7 @@ class Engine(Protocol):
 
         What could not be spoken comes with its error and keeps no other from being spoken. While this goes
         on nothing else may be asked of the engine; closing it gives up what nobody has taken. `alive` is
-        called between two, and now and then where nothing comes for long; what it raises passes, after what
-        was done till then, and gives up the rest.
+        called now and then; what it raises passes, after what was done till then, and gives up the rest.
         """
         ...
 
