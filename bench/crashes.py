@@ -1,9 +1,9 @@
 """Hundreds of SIGKILLs at random moments of a mixed load: is everything done once and nothing lost?
 
 `make crashes`. Each round starts the real daemon, lets people work at the folders, kills the whole process
-tree at a moment drawn at random, and looks at what stands there: no half result under a final name, no
-finished take spoken again, every file accounted for. At the end it finishes what is left and compares the
-ledger and the outbox with what was dropped.
+tree at a moment drawn at random (every second time at one at which something is in the making), and looks at
+what stands there: no half result under a final name, no finished take spoken again, every file accounted
+for. At the end it finishes what is left and compares the ledger and the outbox with what was dropped.
 """
 
 import argparse
@@ -26,8 +26,11 @@ from pipeline.files import sha256_of
 SHORTEST_LIFE_SECONDS, LONGEST_LIFE_SECONDS = 0.2, 6.0
 "from the start of the process: the first claim comes after about half a second, the first take after one"
 ACTS_A_SECOND = 1.2
-WORKING_SHARE = 0.5
-"of the lives, which last until somebody works and then so long"
+AT_WORK = "SELECT 1 FROM jobs WHERE state = 'running' UNION ALL SELECT 1 FROM drops WHERE state = 'claiming'"
+LONGEST_LOOK_AHEAD_SECONDS = 0.3
+"from seeing somebody at work to the freezing: a job of the load lasts about as long"
+LOOK_SECONDS, LONGEST_WAIT_SECONDS = 0.02, 5.0
+"for what was dropped to be taken up; it may have been done between two looks"
 PATIENCE_SECONDS = 60.0
 FINISH_SECONDS = 600.0
 LITTER = (".voxspool-tmp", ".arriving")
@@ -56,38 +59,52 @@ class Crashes:
         self.load.prepare()
         findings: list[str] = []
         for number in range(1, kills + 1):
-            self._live_and_die()
-            findings += [f"after kill {number}: {finding}" for finding in self._frozen()]
+            at_work = number % 2 == 0  # the others end wherever they are: starting, waiting, or at work too
+            findings += [f"after kill {number}: {finding}" for finding in self._live_and_die(at_work=at_work)]
         self.load.finish()
         findings += self._finish()
         return findings + self._frozen() + self._litter() + self.load.findings()
 
-    def _live_and_die(self) -> None:
+    def _live_and_die(self, *, at_work: bool) -> list[str]:
         daemon = self.place.start()
-        if self.random.random() < WORKING_SHARE:
-            self._until_it_works()
-        ends = time.monotonic() + self.random.uniform(SHORTEST_LIFE_SECONDS, LONGEST_LIFE_SECONDS)
-        acts = 0.0
-        while (left := ends - time.monotonic()) > 0:
-            acts += self.random.expovariate(ACTS_A_SECOND)
-            if acts > left:
-                time.sleep(left)
-                break
-            time.sleep(acts)
-            self._act()
-            acts = 0.0
-        kill_tree(daemon.pid)
+        self._live(self.random.uniform(SHORTEST_LIFE_SECONDS, LONGEST_LIFE_SECONDS))
+        findings = self._freeze_at_work(daemon.pid) if at_work else []
+        kill(freeze(daemon.pid))
         daemon.wait()
+        return findings + self._frozen()
 
-    def _until_it_works(self) -> None:
-        """On a slow machine most kills would strike the start-up else."""
-        self.load.text()
+    def _live(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            pause = self.random.expovariate(ACTS_A_SECOND)
+            time.sleep(min(pause, left))
+            if pause < left:
+                self._act()
+
+    def _freeze_at_work(self, pid: int) -> list[str]:
+        """Stop the tree at a moment at which the ledger says that something is in the making."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            with contextlib.suppress(sqlite3.Error):  # no ledger yet
-                if self.place.query("SELECT 1 FROM jobs WHERE state = 'running'"):
-                    return
-            time.sleep(0.05)
+            if not self._at_work():
+                self._give_work()
+            time.sleep(self.random.uniform(0, LONGEST_LOOK_AHEAD_SECONDS))
+            family = freeze(pid)
+            if self._at_work():
+                return []
+            thaw(family)
+        return [f"nobody was at work for {PATIENCE_SECONDS:.0f} s"]
+
+    def _give_work(self) -> None:
+        load = self.load
+        self.random.choice([load.long_text, load.checked, load.documents, load.joined, load.recording])()
+        ends = time.monotonic() + LONGEST_WAIT_SECONDS
+        while time.monotonic() < ends and not self._at_work():
+            time.sleep(LOOK_SECONDS)
+
+    def _at_work(self) -> bool:
+        with contextlib.suppress(sqlite3.Error):  # no ledger yet
+            return bool(self.place.query(AT_WORK))
+        return False
 
     def _act(self) -> None:
         if (self.place.root / "state" / "ledger.db").exists():
@@ -184,17 +201,31 @@ def audit_problems(place: Ground) -> list[str]:
     return lines or ([] if ended.returncode == 0 else [f"audit: {ended.stderr or ended.stdout}"])
 
 
-def kill_tree(pid: int) -> None:
-    """SIGKILL for a process and all below it; stopped first, so that none can begin another meanwhile."""
+def freeze(pid: int) -> list[int]:
+    """SIGSTOP for a process and all below it, so that none can begin another; returns their ids."""
     family = [pid]
     for member in family:
         with contextlib.suppress(OSError):
             os.kill(member, signal.SIGSTOP)
             children = Path(f"/proc/{member}/task/{member}/children").read_text("ascii")
             family += [int(child) for child in children.split()]
+    return family
+
+
+def thaw(family: list[int]) -> None:
+    """Let them go on."""
+    _signal(family, signal.SIGCONT)
+
+
+def kill(family: list[int]) -> None:
+    """SIGKILL, which a stopped process dies of, too."""
+    _signal(family, signal.SIGKILL)
+
+
+def _signal(family: list[int], number: signal.Signals) -> None:
     for member in family:
         with contextlib.suppress(OSError):
-            os.kill(member, signal.SIGKILL)
+            os.kill(member, number)
 
 
 def main() -> int:
