@@ -35,6 +35,9 @@ from pipeline.web_address import Fetched
 URL = f"https://{HOST}/voices/narrator.wav?key=secret"
 PATH = "/voices/narrator.wav?key=secret"
 MAX_BYTES = 200_000
+STUCK_SECONDS = 30.0
+HEARD_SECONDS = RETRY_SECONDS * 0.9
+"generous, for busy machines: it is the waiting to its end that must show"
 
 
 @pytest.fixture(scope="session")
@@ -486,7 +489,7 @@ def test_a_slow_drip_ends_with_the_time(net: Internet, target: Path, drip: Answe
     started = time.monotonic()
     said = failure(net, target, max_seconds=0.5)
     assert said.endswith("narrator.wav took too long: fetch.max_seconds is over.")
-    assert 0.4 < time.monotonic() - started < 4
+    assert 0.4 < time.monotonic() - started < HEARD_SECONDS
     assert len(net.server.asked) == 1
 
 
@@ -589,22 +592,20 @@ def test_a_retry_begins_with_an_empty_file(net: Internet, target: Path) -> None:
 
 
 class Wanted:
-    """Stops when the condition holds; remembers the longest pause between two questions."""
+    """Stops when the condition holds; counts the questions."""
 
     def __init__(self, stop: Callable[[], bool], error: Exception) -> None:
         self.stop, self.error = stop, error
-        self.longest = 0.0
-        self.last = time.monotonic()
+        self.asked = 0
 
     def __call__(self) -> None:
-        now = time.monotonic()
-        self.longest, self.last = max(self.longest, now - self.last), now
+        self.asked += 1
         if self.stop():
             raise self.error
 
 
 STOPS: dict[str, Answer] = {
-    "before the answer": lambda: (time.sleep(3) or b"" for _ in range(1)),
+    "before the answer": lambda: (time.sleep(STUCK_SECONDS) or b"" for _ in range(1)),
     "in the body": slowly(PLAIN_HEAD),
     "while waiting for the next try": answer(status="503 X"),
 }
@@ -619,8 +620,8 @@ def test_a_stop_is_heard_at_once(net: Internet, target: Path, place: str, error:
     wanted = Wanted(lambda: time.monotonic() > started + 0.3, error)
     with pytest.raises(type(error)):
         net.fetcher(sleep=time.sleep).fetch(URL, target, max_bytes=MAX_BYTES, report=wanted)
-    assert 0.3 <= time.monotonic() - started < 2
-    assert wanted.longest < 0.6
+    assert 0.3 <= time.monotonic() - started < HEARD_SECONDS
+    assert wanted.asked > 1
 
 
 def test_a_stop_is_heard_while_a_name_is_looked_up(net: Internet, target: Path) -> None:
@@ -628,10 +629,10 @@ def test_a_stop_is_heard_while_a_name_is_looked_up(net: Internet, target: Path) 
     for stuck in ("look_up", "dial"):
         started = time.monotonic()
         wanted = Wanted(lambda since=started: time.monotonic() > since + 0.3, Interrupted("stop"))  # type: ignore[misc]
-        fetcher = net.fetcher(**{stuck: lambda *_: time.sleep(2) or []})
+        fetcher = net.fetcher(**{stuck: lambda *_: time.sleep(STUCK_SECONDS) or []})
         with pytest.raises(Interrupted):
             fetcher.fetch(URL, target, max_bytes=MAX_BYTES, report=wanted)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < HEARD_SECONDS
 
 
 def test_nothing_is_left_open(net: Internet, target: Path) -> None:

@@ -375,7 +375,7 @@ def test_the_lease_test_sees_writers_and_leaves_no_lease(tmp_path: Path) -> None
     assert probe(str(path), False) is Openness.FREE
     begun = time.monotonic()
     with open(path, "ab"):
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5  # a lease that is held keeps them waiting for 45
 
 
 def test_writers_that_come_during_the_lease_test_do_no_harm(tmp_path: Path) -> None:
