@@ -182,7 +182,8 @@ def swapped_words(speech: Speech, random: Random, _other: Speech) -> Samples | N
         return None
     samples, borders, at = speech.audio.samples, _borders(speech), random.choice(choices)
     first, second, end = borders[at : at + 3]
-    return np.concatenate([samples[:first], samples[second:end], samples[first:second], samples[end:]])
+    parts: list[Samples] = [samples[:first], samples[second:end], samples[first:second], samples[end:]]
+    return np.concatenate(parts)
 
 
 def _stretch(speech: Speech, random: Random) -> slice | None:

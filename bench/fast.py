@@ -154,10 +154,14 @@ def _whole(kind: str, speaker: Any, sizes: dict[str, Any], device: str) -> Itera
     modes.append(("fast, int8", "fast", True) if device == "cpu" else ("fast", "fast", False))
     for name, mode, int8 in modes:
         slots = Batched(speaker, mode, int8=int8)
+
+        def ours(count: int, slots: Batched = slots) -> list[Any]:
+            return spoken(slots, kind, range(count))
+
         yield _timed(
             name,
             _our_stages(),
-            lambda count, slots=slots: spoken(slots, kind, range(count)),
+            ours,
             sizes["utterances"],
             # on a GPU the slots, the batches and the graphs have to be as many as they will be
             before=1 if device == "cpu" else sizes["utterances"],

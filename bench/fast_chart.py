@@ -71,8 +71,8 @@ def _stages(found: Sequence[Any]) -> str:
     """A bar for each way to speak, made of its stages."""
     parts, y = [], 10.0
     for number, (stage, colour) in enumerate(COLOURS.items()):
-        x = LEFT + 110 * number
-        parts += [_bar(x, y, 14, colour), _text(x + 20, y + 14, stage)]
+        left = LEFT + 110 * number
+        parts += [_bar(left, y, 14, colour), _text(left + 20, y + 14, stage)]
     y += ROW + 4
     for one in found:
         parts.append(_text(10, y + 14, f"{one.kind}: seconds of work for a second of sound", weight="bold"))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -25,6 +26,7 @@ from pipeline import cli, engines
 from pipeline.engines.base import Utterance, Voice
 from pipeline.errors import VoxspoolError
 from pipeline.jobs.settings import Synthesis
+from pipeline.sound.audio import Samples
 
 FOLDERS = ("", "stories/", "stories/old/")
 RECORDINGS = "calls/"
@@ -67,7 +69,7 @@ class Load:
     _latest: dict[str, str] = field(default_factory=dict)
     _slow: list[SlowFile] = field(default_factory=list)
     _number: int = 0
-    _clip: tuple[np.ndarray, int] | None = None
+    _clip: tuple[Samples, int] | None = None
 
     # -- acting ------------------------------------------------------------------------------------
 
@@ -357,7 +359,7 @@ class Load:
             except VoxspoolError:
                 return False
 
-    def _voice(self) -> tuple[np.ndarray, int]:
+    def _voice(self) -> tuple[Samples, int]:
         if self._clip is None:
             utterance = Utterance(
                 text=CLIP_TEXT, voice=Voice(name=""), language="en", synthesis=Synthesis(), seed=1
@@ -375,7 +377,7 @@ class Load:
         return stream.getvalue()
 
 
-def manifests(outbox: Path) -> list[dict]:
+def manifests(outbox: Path) -> list[dict[str, Any]]:
     """Every manifest that readers can see."""
     found = []
     for path in outbox.rglob("*.json"):

@@ -6,6 +6,7 @@ along; flat means that the last quarter is at most 5 % above the second (the fir
 """
 
 import argparse
+import contextlib
 import csv
 import os
 import resource
@@ -242,15 +243,10 @@ class Soak:
         ledger, cache = _size_mb(*state.glob("ledger.db*")), _size_mb(state / "cache")
         return Sample(
             round(now, 1),
-            _descriptors(daemon),
-            _threads(daemon),
-            *_memory(daemon),
+            *_process(daemon),
             worker,
-            *(
-                (_descriptors(worker), _threads(worker), *_memory(worker), _listener_mb(worker))
-                if worker
-                else (0, 0, 0.0, 0.0, 0.0, 0.0)
-            ),
+            *(_process(worker) if worker else (0, 0, 0.0, 0.0, 0.0)),
+            _listener_mb(worker) if worker else 0.0,
             1 + sum(b"ffmpeg" not in _command_line(child) for child in children(daemon)),
             ledger,
             cache,
@@ -264,12 +260,10 @@ def _command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def _descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def _threads(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+def _process(pid: int) -> tuple[int, int, float, float, float]:
+    """Descriptors, threads, memory."""
+    descriptors, threads = (len(list(Path(f"/proc/{pid}/{name}").iterdir())) for name in ("fd", "task"))
+    return descriptors, threads, *_memory(pid)
 
 
 def _memory(pid: int) -> tuple[float, float, float]:
@@ -289,12 +283,10 @@ def _listener_mb(worker: int) -> float:
 def _size_mb(*paths: Path) -> float:
     total = 0
     for path in paths:
-        for folder, _, names in os.walk(path) if path.is_dir() else [(path.parent, [], [path.name])]:
-            for name in names:
-                try:
-                    total += os.lstat(os.path.join(folder, name)).st_size
-                except OSError:
-                    continue
+        below = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        for file in below if path.is_dir() else [path]:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                total += file.lstat().st_size
     return round(total / 1e6, 3)
 
 

@@ -31,6 +31,7 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 from pipeline.engines.base import Utterance, Voice
 from pipeline.engines.espeak import EspeakEngine
 from pipeline.jobs.settings import Synthesis
+from pipeline.sound.audio import Samples
 from pipeline.sound.resample import resample
 
 PACKED = Path(__file__).parent.parent / "tests" / "models" / "data" / "whisper-closed.pt.xz"
@@ -115,7 +116,7 @@ class Vocabulary:
 
     def of_word(self, word: str) -> list[int]:
         """Whisper's own tokens of a word with the space before it."""
-        return self.tokenizer.encode(" " + word)
+        return list(self.tokenizer.encode(" " + word))
 
 
 def n_vocab(tokenizer: Tokenizer) -> int:
@@ -126,7 +127,7 @@ def n_vocab(tokenizer: Tokenizer) -> int:
 # ------------------------------------------------------------------------------------------- the speech
 
 
-def log_power(samples: np.ndarray) -> torch.Tensor:
+def log_power(samples: Samples) -> torch.Tensor:
     """log10 mel power of 16 kHz samples, before Whisper normalises it by the window's maximum."""
     wave = torch.from_numpy(np.ascontiguousarray(samples))
     spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT), return_complex=True)
@@ -430,7 +431,7 @@ def train(
 # --------------------------------------------------------------------------------------- listening, saving
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def greedy(model: Whisper, vocabulary: Vocabulary, mel: torch.Tensor) -> str:
     """The words it hears in a normalised mel of shape (80, frames)."""
     features = encode(model, mel[None])
@@ -442,7 +443,7 @@ def greedy(model: Whisper, vocabulary: Vocabulary, mel: torch.Tensor) -> str:
         if best == eot:
             break
         ids.append(best)
-    return vocabulary.tokenizer.decode([vocabulary.used[i - 1] for i in ids[start:]]).strip()
+    return str(vocabulary.tokenizer.decode([vocabulary.used[i - 1] for i in ids[start:]])).strip()
 
 
 def report(
