@@ -81,7 +81,8 @@ def _tool(name: str, look: Callable[[], str]) -> Finding:
     try:
         return well(f"{name} {look()}")
     except (ImportError, OSError, VoxspoolError) as error:
-        return failure(f"{name} does not work: {error}", f"Install the requirements again: {INSTALL}")
+        hint = getattr(error, "hint", "") or f"Install the requirements again: {INSTALL}"
+        return failure(f"{name} does not work: {error}", hint)
 
 
 def _ffmpeg() -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import espeakng_loader
 import pytest
 from doctor_samples import NOW, about, configure, machine, make_roots, mount
 from ledger_samples import Clock, a_drop, a_job, submit
@@ -25,6 +26,7 @@ from pipeline.layout import Layout, layout_of
 from pipeline.ledger import Ledger
 from pipeline.prune import CLOCK_FACT
 from pipeline.retention import Seen
+from pipeline.sound import espeak_library
 from tests.conftest import REPOSITORY
 
 
@@ -166,6 +168,19 @@ def test_a_tool_that_does_not_load_is_told(config: Config, monkeypatch: pytest.M
     assert "cannot open shared object file" in found.what
     assert "requirements-core.txt" in found.advice
     assert about(findings, "pocketsphinx").level == "ok"
+
+
+def test_a_tool_that_knows_what_to_do_says_so_itself(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To install again would not help where the path is too long for espeak-ng."""
+    deep = "/" + "d" * 200
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: deep)
+    espeak_library.version.cache_clear()
+    try:
+        found = about(examine(config, machine()), "espeak-ng does not work")
+    finally:
+        espeak_library.version.cache_clear()
+    assert found.level == "fail" and deep in found.what
+    assert "a folder with a shorter name" in found.advice
 
 
 def test_a_gpu_is_named(config: Config) -> None:
