@@ -95,6 +95,16 @@ class Crew:
         elif time.monotonic() - self._filled_at > START_SECONDS:
             self._start_failures, self.trouble = 0, ""
 
+    def free_ledger(self) -> None:
+        """Kill a worker that hangs amid a change of the ledger: nobody else can write there until it is gone,
+        neither what was dropped nor that it died.
+        """
+        holder = self._ledger.kept_out_by()
+        worker = "" if holder is None else self._pool.name_of(holder)
+        if worker:
+            logger.error("worker {} hangs and keeps the ledger locked: killed", worker)
+            self._pool.kill(worker)
+
     def has_buried(self) -> bool:
         """Whether a worker has ended since this was last asked: it may have owed a source its last move."""
         buried, self._buried = self._buried, False

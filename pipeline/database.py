@@ -15,6 +15,9 @@ from pipeline.errors import EnvironmentFailure, LedgerDamaged
 SCHEMA = Path(__file__).with_name("ledger.sql")
 SCHEMA_VERSION = "1"
 BUSY_TIMEOUT_SECONDS = 30.0
+"some thousand times what a transaction lasts: who holds the write lock for so long hangs, or is not ours"
+WAL_WRITE_LOCK = "120"
+"its byte in the -shm file: https://sqlite.org/walformat.html"
 # With a full disk SQLite can go on in room that its files have already: it is made at the start, and kept by
 # moving what was written from the log into the ledger often. 256 pages last for some 3000 commits.
 RESERVE_PAGES = 256
@@ -31,6 +34,7 @@ class Database:
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """Open the file; without `create` one that is not there is an EnvironmentFailure."""
         self._path = path
+        self._kept_out_by: int | None = None
         try:
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +92,11 @@ class Database:
             db.execute("INSERT INTO reserve VALUES (zeroblob(?))", (RESERVE_PAGES * page_bytes,))
         with self.transaction() as db:
             db.execute("DELETE FROM reserve")
+
+    def kept_out_by(self) -> int | None:
+        """Process id of who kept us from writing since this was last asked; None if nobody did."""
+        holder, self._kept_out_by = self._kept_out_by, None
+        return holder
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -175,11 +184,49 @@ class Database:
                 hint="Make room there. The work then goes on by itself.",
                 code="disk_full",
             )
+        if number == sqlite3.SQLITE_BUSY:
+            self._kept_out_by = holder_of(self._path)
+            return held(self._path, self._kept_out_by)
         return EnvironmentFailure(
             f"The ledger {self._path} cannot be used: {error}.",
             hint="Is the disk of the state read-only or failing, or does the file belong to somebody else?",
             code="disk" if number == sqlite3.SQLITE_IOERR else "ledger",
         )
+
+
+def holder_of(path: Path) -> int | None:
+    """Process id of who holds the write lock of a ledger; None if nobody does or the system does not tell
+    (Linux does, in /proc/locks: proc_locks(5)).
+    """
+    try:
+        inode = path.with_name(f"{path.name}-shm").stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for fields in map(str.split, lines):
+        # such as 1: POSIX ADVISORY WRITE 4711 fe:00:1048602 120 120; with -> in second place: one that waits
+        if fields[1:2] == ["POSIX"] and fields[3] == "WRITE" and fields[6] == WAL_WRITE_LOCK:
+            pid, where = int(fields[4]), fields[5]
+            if where.rpartition(":")[2] == str(inode) and pid > 0:  # a process out of sight is told as 0
+                return pid
+    return None
+
+
+def held(path: Path, pid: int | None) -> EnvironmentFailure:
+    """Somebody hangs amid a change, or sits at an open transaction of `sqlite3`."""
+    who = "somebody else" if pid is None else f"process {pid} ({_command_of(pid)})"
+    return EnvironmentFailure(
+        f"The ledger {path} cannot be written: {who} has kept it locked for {BUSY_TIMEOUT_SECONDS:.0f} s.",
+        hint="If it is a worker, the daemon ends it; if not, end it yourself. The work then goes on.",
+        code="ledger",
+    )
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "gone since"
 
 
 def _damaged(path: Path, found: str) -> LedgerDamaged:

@@ -111,6 +111,10 @@ class Ledger:
         """Close the connection."""
         self._db.close()
 
+    def kept_out_by(self) -> int | None:
+        """Process id of who kept us from writing since this was last asked; None if nobody did."""
+        return self._db.kept_out_by()
+
     def damage(self) -> list[str]:
         """What SQLite finds wrong with the file; empty if it is whole."""
         return self._db.damage()

@@ -230,6 +230,7 @@ class Supervisor:
         ):
             if self._asked.stop:
                 return
+            self._crew.free_ledger()
             try:
                 duty()
             except LedgerDamaged:

@@ -54,11 +54,14 @@ class LargeTakes:
         self._out[drop.id] = drop, self._aside.send(lambda: _outcome(self._layout, drop, shared))
 
     def back(self) -> Iterator[tuple[Drop, Outcome]]:
-        """Those that have come back, each once; raises EnvironmentFailure where the disk gave up."""
+        """Those that have come back, each once, in the order in which they were sent; raises
+        EnvironmentFailure where the disk gave up.
+        """
         for drop, errand in list(self._out.values()):
-            if errand.wait(0.0):
-                del self._out[drop.id]
-                yield drop, errand.result()
+            if not errand.wait(0.0):  # one that comes back in this moment has come before the next one
+                return
+            del self._out[drop.id]
+            yield drop, errand.result()
 
     def _size(self, member: str) -> int:
         try:

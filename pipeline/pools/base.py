@@ -24,6 +24,10 @@ class WorkerPool(Protocol):
         """The living."""
         ...
 
+    def name_of(self, pid: int) -> str:
+        """Which of the living is this process; empty if none."""
+        ...
+
     def fill(self) -> list[str]:
         """Start workers until there are enough; returns the names of the new ones."""
         ...

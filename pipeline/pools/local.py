@@ -45,6 +45,10 @@ class LocalPool:
         """The living."""
         return list(self._processes)
 
+    def name_of(self, pid: int) -> str:
+        """Which of the living is this process; empty if none."""
+        return next((name for name, (process, _) in self._processes.items() if process.pid == pid), "")
+
     def fill(self) -> list[str]:
         """Start workers until there are enough."""
         new = []

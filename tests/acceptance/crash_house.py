@@ -62,6 +62,10 @@ class OwnHands:
         """It cannot die alone."""
         return []
 
+    def name_of(self, pid: int) -> str:
+        """It has no process of its own."""
+        return ""
+
     def kill(self, worker: str) -> None: ...
 
     def stop(self) -> None: ...

@@ -2,14 +2,22 @@
 
 `pipeline.service.KILL_SECONDS=1` sets a number; `blocked_look=FILE` makes every scan last for as long as
 FILE exists, as on a share that does not answer; `immortal_workers=yes` takes the killing of workers away,
-as if the kernel held them. The workers themselves are started fresh and stay as they are.
+as if the kernel held them. The workers themselves are started fresh and stay as they are, but for
+`hangs_in_ledger=FILE`: the first to change the ledger while FILE exists takes it away and stops there.
 """
 
+import contextlib
 import importlib
+import os
+import signal
+import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+HANGS_IN_LEDGER = "VOXSPOOL_TEST_HANGS_IN_LEDGER"
+"tells the workers"
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
@@ -36,6 +44,23 @@ def spare_workers() -> None:
     LocalPool.kill = lambda self, worker: None  # type: ignore[method-assign]
 
 
+def hang_in_ledger(file: Path) -> None:
+    """Stop amid a transaction, with the write lock in hand."""
+    from pipeline.database import Database
+
+    transaction = Database.transaction
+
+    @contextlib.contextmanager
+    def stopping(self: Database) -> Iterator[sqlite3.Connection]:
+        with transaction(self) as db:
+            with contextlib.suppress(FileNotFoundError):
+                file.unlink()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            yield db
+
+    Database.transaction = stopping  # type: ignore[method-assign]
+
+
 def set_number(name: str, value: str) -> None:
     """A module's constant."""
     module, _, constant = name.rpartition(".")
@@ -52,11 +77,15 @@ def main(settings: list[str], arguments: list[str]) -> int:
             block_looks(Path(value))
         elif name == "immortal_workers":
             spare_workers()
+        elif name == "hangs_in_ledger":
+            os.environ[HANGS_IN_LEDGER] = value
         else:
             set_number(name, value)
     return daemon.run(arguments)
 
 
+if __name__ == "__mp_main__" and HANGS_IN_LEDGER in os.environ:  # what a worker imports first
+    hang_in_ledger(Path(os.environ[HANGS_IN_LEDGER]))
 if __name__ == "__main__":
     sys.path.insert(0, str(REPOSITORY))
     split = sys.argv.index("--")

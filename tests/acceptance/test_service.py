@@ -19,6 +19,7 @@ import psutil
 import pytest
 from daemon_running import Daemon, long_text
 
+from pipeline.database import holder_of
 from tests.integration.installed import Installed
 
 FAULTY_DAEMON = Path(__file__).with_name("faulty_daemon.py")
@@ -274,8 +275,17 @@ def suspended_worker(daemon: Daemon) -> psutil.Process:
     daemon.drop("book.txt", long_text(5))
     daemon.wait(lambda: daemon.progress()[0] > 0)
     worker = daemon.workers()[0]
-    worker.suspend()
+    suspend(daemon, worker)
     return worker
+
+
+def suspend(daemon: Daemon, worker: psutil.Process) -> None:
+    """Stop it, but not amid a change of the ledger, which is another story."""
+    worker.suspend()
+    while holder_of(daemon.root / "state" / "ledger.db") == worker.pid:
+        worker.resume()
+        time.sleep(0.01)
+        worker.suspend()
 
 
 def test_a_worker_that_hangs_is_replaced_and_the_watchdog_never_knows(
@@ -298,11 +308,31 @@ def test_a_worker_that_hangs_without_a_job_is_replaced(make_daemon: Make) -> Non
     daemon.manifest("a")
     daemon.wait(lambda: daemon.query("SELECT outcome FROM attempts") == [("done",)])
     worker = daemon.workers()[0]
-    worker.suspend()
+    suspend(daemon, worker)
     daemon.drop("b.txt", "Does anybody hear me?")
     assert daemon.manifest("b")["status"] == "done"
     assert not worker.is_running()
     daemon.wait(lambda: daemon.query("SELECT outcome FROM attempts") == [("done",), ("done",)])
+
+
+def test_a_worker_that_hangs_amid_a_change_of_the_ledger_is_replaced(
+    make_daemon: Make, tmp_path: Path
+) -> None:
+    """Nobody else can write then, so it is not its silence that tells, but that others are kept out."""
+    hang = tmp_path / "hang"
+    daemon = start(
+        make_daemon(defaults=UNCHECKED), f"hangs_in_ledger={hang}", "pipeline.database.BUSY_TIMEOUT_SECONDS=2"
+    )
+    daemon.wait(lambda: daemon.status().get("state") == "running")
+    daemon.drop("a.txt", long_text(20))
+    daemon.wait(lambda: daemon.progress()[0] > 0)
+    worker = daemon.workers()[0]
+    hang.touch()
+    daemon.wait(lambda: not hang.exists())
+    daemon.drop("b.txt", "Nobody can write me down.")
+    assert daemon.manifest("a")["status"] == daemon.manifest("b")["status"] == "done"
+    assert not worker.is_running()
+    assert log_of(daemon).count("hangs and keeps the ledger locked: killed") == 1
 
 
 def test_a_worker_that_outlives_its_killing_ends_the_pings(make_daemon: Make, systemd: Systemd) -> None:

@@ -20,6 +20,10 @@ class NoWorkers:
 
     fill = names
 
+    def name_of(self, pid: int) -> str:
+        """Nobody's."""
+        return ""
+
     def reap(self) -> list[Ended]:
         """None."""
         return []

@@ -28,6 +28,11 @@ class Pool:
         self.living: list[str] = []
         self.ended: list[Ended] = []
         self.killed: list[str] = []
+        self.pids: dict[int, str] = {}
+
+    def name_of(self, pid: int) -> str:
+        """As the test says."""
+        return self.pids.get(pid, "")
 
     def names(self) -> list[str]:
         """The living."""
@@ -100,6 +105,18 @@ def test_a_death_that_could_not_be_written_down_is_written_later(
             crew.tend(open_=True, paused=False)
     crew.tend(open_=True, paused=False)
     assert outcomes(ledger) == ["died"] and ledger.counts()["queued"] == 1
+
+
+def test_a_worker_that_keeps_the_ledger_locked_is_killed_and_nobody_else(
+    crew: Crew, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each time that it kept us out; a program of somebody's is none of ours."""
+    pool.pids = {4711: "1-a"}
+    kept_out_by = [None, 4712, 4711, None]
+    monkeypatch.setattr(Ledger, "kept_out_by", lambda _: kept_out_by.pop(0))
+    for killed in ([], [], ["1-a"], ["1-a"]):
+        crew.free_ledger()
+        assert pool.killed == killed
 
 
 def test_who_waits_for_the_machine_is_not_killed_for_his_silence(

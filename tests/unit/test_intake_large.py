@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.errors import EnvironmentFailure
 from pipeline.intake import claim
 from pipeline.intake.intake import Intake, Taken
+from pipeline.intake.large import LargeTakes
 from pipeline.intake.watch import Watch
 from pipeline.jobs.job import DropState
 from pipeline.layout import Layout
@@ -110,7 +111,32 @@ def test_large_drops_are_read_one_after_the_other_and_once(
     while len(found) < 3:
         assert time.monotonic() < end
         found += drops(intake.accept([]))
-    assert found == gate.taken and sorted(found) == ["a.txt", "b.txt", "c.txt"]
+    assert found == gate.taken == ["a.txt", "b.txt", "c.txt"]
+
+
+class Back:
+    """An errand that is back, or not yet."""
+
+    def __init__(self, name: str, *, ready: bool) -> None:
+        self.id, self.ready = name, ready
+
+    def wait(self, seconds: float) -> bool:
+        """At once."""
+        return self.ready
+
+    def result(self) -> str:
+        """Of whom it tells."""
+        return self.id
+
+
+def test_large_drops_come_back_in_their_order(layout: Layout) -> None:
+    """Also if all have come back while the first was looked at."""
+    large = LargeTakes(layout)
+    first, second = Back("a", ready=False), Back("b", ready=True)
+    large._out = {one.id: (one, one) for one in (first, second)}  # type: ignore[misc]
+    assert list(large.back()) == []
+    first.ready = True
+    assert [name for _, name in large.back()] == ["a", "b"] and not large._out
 
 
 @pytest.mark.parametrize("source", ["move", "leave"])

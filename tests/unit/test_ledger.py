@@ -5,6 +5,8 @@ import os
 import resource
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,7 @@ import pytest
 from ledger_samples import Clock, a_drop, a_job, publish, submit
 
 import pipeline.ledger
+from pipeline.database import held, holder_of
 from pipeline.errors import EnvironmentFailure, Interrupted, LedgerDamaged
 from pipeline.jobs.job import DropState, JobState, Need
 from pipeline.ledger import Ledger
@@ -651,6 +654,44 @@ def statements_to_claim(ledger: Ledger) -> int:
     assert ledger.claim("w") is not None
     ledger._db._db.set_progress_handler(None, 0)
     return steps
+
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_keeps_the_ledger_locked_is_told_and_remembered_once(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By process and name; reading goes on meanwhile, and so does writing afterwards."""
+    monkeypatch.setattr("pipeline.database.BUSY_TIMEOUT_SECONDS", 0.1)
+    ledger = Ledger(tmp_path / "ledger.db", clock=clock)
+    submit(ledger, a_job())
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "ledger.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline()
+        with pytest.raises(EnvironmentFailure, match=rf"process {holder.pid} \(.+\) has kept it") as caught:
+            ledger.claim("1-a")
+        assert caught.value.code == "ledger"
+        assert (ledger.kept_out_by(), ledger.kept_out_by()) == (holder.pid, None)
+        assert holder_of(tmp_path / "ledger.db") == holder.pid
+        assert ledger.counts()["queued"] == 1
+        holder.kill()
+    assert ledger.claim("1-a") is not None and ledger.kept_out_by() is None
+    assert holder_of(tmp_path / "ledger.db") is None
+    ledger.close()
+
+
+def test_where_locks_are_not_told_nobody_is_accused(tmp_path: Path) -> None:
+    """No such file, no such process: the sentence then names nobody."""
+    assert holder_of(tmp_path / "no ledger.db") is None
+    assert "somebody else has kept it locked" in held(tmp_path / "ledger.db", None).message
+    assert "(gone since)" in held(tmp_path / "ledger.db", 2**22 + 1).message
 
 
 def test_claiming_costs_the_same_from_a_long_queue_as_from_a_short_one(tmp_path: Path) -> None:
