@@ -12,6 +12,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from pipeline.children import waits_for_a_disk
 from pipeline.config import Config
 from pipeline.intake.readiness import Machine
 from pipeline.jobs.job import Job
@@ -97,11 +98,11 @@ class Crew:
 
     def free_ledger(self) -> None:
         """Kill a worker that hangs amid a change of the ledger: nobody else can write there until it is gone,
-        neither what was dropped nor that it died.
+        neither what was dropped nor that it died. Who waits for the disk is not at fault.
         """
         holder = self._ledger.kept_out_by()
         worker = "" if holder is None else self._pool.name_of(holder)
-        if worker:
+        if holder is not None and worker and not waits_for_a_disk(holder):
             logger.error("worker {} hangs and keeps the ledger locked: killed", worker)
             self._pool.kill(worker)
 

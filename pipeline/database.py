@@ -204,7 +204,7 @@ def holder_of(path: Path) -> int | None:
     except OSError:
         return None
     for fields in map(str.split, lines):
-        # such as 1: POSIX ADVISORY WRITE 4711 fe:00:1048602 120 120; with -> in second place: one that waits
+        # such as 1: POSIX ADVISORY WRITE 4711 fe:00:1048602 120 120; one that waits has -> in second place
         if fields[1:2] == ["POSIX"] and fields[3] == "WRITE" and fields[6] == WAL_WRITE_LOCK:
             pid, where = int(fields[4]), fields[5]
             if where.rpartition(":")[2] == str(inode) and pid > 0:  # a process out of sight is told as 0

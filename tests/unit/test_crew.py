@@ -110,11 +110,13 @@ def test_a_death_that_could_not_be_written_down_is_written_later(
 def test_a_worker_that_keeps_the_ledger_locked_is_killed_and_nobody_else(
     crew: Crew, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once for each time that it kept us out; a program of somebody's is none of ours."""
+    """Each time that it kept us out; not a program of somebody's, nor a worker for whom the disk stalls."""
     pool.pids = {4711: "1-a"}
-    kept_out_by = [None, 4712, 4711, None]
+    kept_out_by = [None, 4712, 4711, 4711, None]
     monkeypatch.setattr(Ledger, "kept_out_by", lambda _: kept_out_by.pop(0))
-    for killed in ([], [], ["1-a"], ["1-a"]):
+    at_the_disk = [True, False]
+    monkeypatch.setattr(room, "waits_for_a_disk", lambda _: at_the_disk.pop(0))
+    for killed in ([], [], [], ["1-a"], ["1-a"]):
         crew.free_ledger()
         assert pool.killed == killed
 
