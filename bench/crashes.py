@@ -43,6 +43,8 @@ class Crashes:
     place: Ground
     random: Random
     load: Load = field(init=False)
+    struck: int = 0
+    "kills at a moment at which the ledger told of work"
     interrupted: Counter[str] = field(default_factory=Counter)
     "what the kills struck, as the ledger tells: claims in the making, jobs by their stage"
     _takes: dict[str, int] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class Crashes:
             time.sleep(self.random.uniform(0, LONGEST_LOOK_AHEAD_SECONDS))
             family = freeze(pid)
             if self._at_work():
+                self.struck += 1
                 return []
             thaw(family)
         return [f"nobody was at work for {PATIENCE_SECONDS:.0f} s"]

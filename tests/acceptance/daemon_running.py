@@ -1,5 +1,6 @@
 """The real daemon as a subprocess, in folders of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -80,7 +81,8 @@ class Daemon:
         """SIGKILL for the whole process tree, if any of it lives."""
         if self.process is not None and self.process.poll() is None:
             for process in self.workers():
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.process.kill()
             self.process.wait()
 
@@ -88,7 +90,7 @@ class Daemon:
         """The worker processes."""
         assert self.process is not None
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in _command(child)]
+        return [child for child in children if "spawn_main" in command_of(child)]
 
     def drop(self, name: str, content: str | bytes) -> Path:
         """Put a file into the inbox."""
@@ -142,7 +144,7 @@ def long_text(sentences: int) -> str:
     return "\n\n".join(SPOKEN.format(number) for number in range(sentences))
 
 
-def _command(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> str:
     """Its command line; empty if it has just ended."""
     try:
         return " ".join(process.cmdline())

@@ -40,7 +40,7 @@ class House:
         self.daemon = HastyDaemon(root, defaults=QUICK, workers={"min_free_mb": 0.1})
         self.disks = {
             name: Disk(root / name, root / "disks" / name, size=size)
-            for name, size in (("inbox", "2m"), ("outbox", "24m"), ("state", "64m"))
+            for name, size in (("inbox", "2m"), ("outbox", "48m"), ("state", "64m"))
         }
         self.number = 0
 
@@ -59,9 +59,9 @@ class House:
         return stem
 
     def drop_long(self) -> str:
-        """A job of some seconds, since each chunk is new and is listened to."""
+        """A job of some seconds, each chunk new and listened to; its progress is told twice a second."""
         stem = self.next_stem()
-        told = (SPOKEN.format(f"{stem} of {number}") for number in range(2, 7))
+        told = (SPOKEN.format(f"{stem} of {number}") for number in range(2, 14))
         text = "\n".join(f"  {sentence}\n" for sentence in told)
         self.daemon.drop(f"{stem}.yaml", f"check: {{by: pocketsphinx}}\ntext: |\n{text}")
         return stem

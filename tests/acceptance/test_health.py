@@ -129,7 +129,7 @@ def test_there_is_an_answer_for_every_file(make_daemon: Make, capsys: pytest.Cap
     daemon.drop("bad.yaml", "txt: hello")
     daemon.drop("done.txt", "This is done.")
     daemon.wait(lambda: daemon.query("SELECT 1 FROM jobs WHERE state = 'done'"))
-    daemon.drop("long.txt", long_text(2_000))
+    daemon.drop("long.txt", long_text(6_000))
     daemon.wait(lambda: daemon.progress()[0] > 0)
     daemon.drop("next.txt", "I come after."), daemon.drop("gone.txt", "I shall be cancelled.")
     for name, words in waiting.items():
@@ -162,7 +162,7 @@ def test_a_job_file_with_mistakes_is_told_to_the_notifier(make_daemon: Make) -> 
     daemon.configure(defaults=UNCHECKED, notify={"command": command, "when": ["failed", "cancelled"]})
     daemon.start()
     daemon.drop("bad.yaml", "txt: hello")
-    daemon.drop("long.txt", long_text(2_000))
+    daemon.drop("long.txt", long_text(6_000))
     daemon.wait(lambda: daemon.progress()[0] > 0)
     daemon.drop("next.txt", "I come after.")
     daemon.wait(lambda: daemon.query("SELECT 1 FROM jobs WHERE source_name = 'next.txt'"))

@@ -148,9 +148,10 @@ def test_a_life_with_reloads_is_told_in_order(make_daemon: Make, systemd: System
     daemon.wait(
         lambda: systemd.heard("STATUS", "The configuration was not reloaded: config.yaml, line 1: inbux")
     )
-    assert systemd.words() == ["READY", "RELOADING", "READY", "RELOADING", "READY"]
+    daemon.wait(lambda: systemd.words() == ["READY", "RELOADING", "READY", "RELOADING", "READY"])
     daemon.wait(lambda: daemon.progress()[0] > 0)
     assert daemon.stop() == 0
+    daemon.wait(lambda: systemd.heard("STATUS", "^stopped"))
     assert systemd.words()[-1] == "STOPPING"
     (stopping,) = [told.values for told in systemd.told if "STOPPING" in told.values]
     assert int(stopping["EXTEND_TIMEOUT_USEC"]) == 90_000_000
@@ -272,7 +273,7 @@ def test_a_daemon_that_hangs_does_not_ping(make_daemon: Make, systemd: Systemd) 
 def suspended_worker(daemon: Daemon) -> psutil.Process:
     """A worker that was stopped amid its job."""
     daemon.wait(lambda: daemon.status().get("state") == "running")
-    daemon.drop("book.txt", long_text(5))
+    daemon.drop("book.txt", long_text(15))  # progress is written twice a second: it is to run for longer
     daemon.wait(lambda: daemon.progress()[0] > 0)
     worker = daemon.workers()[0]
     suspend(daemon, worker)
@@ -323,11 +324,10 @@ def test_a_worker_that_hangs_amid_a_change_of_the_ledger_is_replaced(
     daemon = start(
         make_daemon(defaults=UNCHECKED), f"hangs_in_ledger={hang}", "pipeline.database.BUSY_TIMEOUT_SECONDS=2"
     )
-    daemon.wait(lambda: daemon.status().get("state") == "running")
-    daemon.drop("a.txt", long_text(20))
-    daemon.wait(lambda: daemon.progress()[0] > 0)
+    daemon.wait(lambda: daemon.status().get("state") == "running" and daemon.workers())
     worker = daemon.workers()[0]
     hang.touch()
+    daemon.drop("a.txt", "To be taken by the worker is a change, too.")
     daemon.wait(lambda: not hang.exists())
     daemon.drop("b.txt", "Nobody can write me down.")
     assert daemon.manifest("a")["status"] == daemon.manifest("b")["status"] == "done"

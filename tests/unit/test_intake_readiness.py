@@ -217,10 +217,11 @@ def test_a_root_that_does_not_answer_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who looks is not waited for, nobody else is sent, and what he found counts when he is back."""
-    answers, asked = threading.Event(), []
+    answers, begun, asked = threading.Event(), threading.Event(), []
 
     def silent(path: Path, role: Role, uuid: str | None) -> None:
         asked.append(role)
+        begun.set()
         assert answers.wait(10)
 
     monkeypatch.setattr(readiness, "check_mark", silent)
@@ -228,7 +229,7 @@ def test_a_root_that_does_not_answer_holds_nobody_up(
     for _ in range(3):
         clock.now += LOOK_SECONDS
         assert not machine.look(config)
-    assert machine.room is None and machine.failure is None and len(asked) == 1
+    assert begun.wait(10) and machine.room is None and machine.failure is None and len(asked) == 1
     answers.set()
     monkeypatch.setattr(readiness, "PATIENCE_SECONDS", 10.0)
     assert not machine.look(config)

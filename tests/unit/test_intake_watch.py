@@ -257,7 +257,6 @@ class Silence:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers = threading.Event()
-        self.answers.set()
         real_check, real_lexists = Root.check, os.path.lexists
 
         def check(root: Root) -> None:
@@ -270,8 +269,22 @@ class Silence:
 
         monkeypatch.setattr(Root, "check", check)
         monkeypatch.setattr("pipeline.intake.watch.os.path.lexists", lexists)
-        monkeypatch.setattr("pipeline.intake.watch.PATIENCE_SECONDS", 0.05)
-        monkeypatch.setattr("pipeline.intake.watch.GLANCE_SECONDS", 0.05)
+        self._monkeypatch = monkeypatch
+        self.speak()
+
+    def speak(self) -> None:
+        """It answers, and is given the time to."""
+        self._be_patient(PATIENCE_SECONDS)
+        self.answers.set()
+
+    def fall_silent(self) -> None:
+        """It does not, and nobody waits for long."""
+        self.answers.clear()
+        self._be_patient(0.05)
+
+    def _be_patient(self, seconds: float) -> None:
+        for name in ("PATIENCE_SECONDS", "GLANCE_SECONDS"):
+            self._monkeypatch.setattr(f"pipeline.intake.watch.{name}", seconds)
 
 
 @pytest.fixture
@@ -279,7 +292,7 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silence]:
     """Everything answers until the test says otherwise."""
     made = Silence(monkeypatch)
     yield made
-    made.answers.set()
+    made.speak()
 
 
 def test_a_root_that_does_not_answer_holds_nobody_up(
@@ -290,7 +303,7 @@ def test_a_root_that_does_not_answer_holds_nobody_up(
     eyes = see()
     eyes.watch.look()
     put(layout, "a.txt")
-    silence.answers.clear()
+    silence.fall_silent()
     clock.now += 70.0
     begun = time.monotonic()
     assert eyes.watch.look() == () and eyes.watch.trouble == ""
@@ -311,7 +324,7 @@ def test_a_root_that_does_not_answer_holds_nobody_up(
     eyes.watch.notes(), eyes.watch.paused()
     assert [entry.path for entry in eyes.watch.waiting()] == ["book.epub"]
     assert time.monotonic() - begun < PATIENCE_SECONDS / 2
-    silence.answers.set()
+    silence.speak()
     eyes.watch.wait(PATIENCE_SECONDS)
     drops = [*eyes.watch.look(), *(drop for drop in taken_drops(eyes, clock))]
     assert [drop.relative for drop in drops] == ["a.txt"]
@@ -331,10 +344,10 @@ def test_a_slow_look_is_used_when_it_comes_back(
     eyes = see()
     eyes.watch.look()
     put(layout, "a.txt")
-    silence.answers.clear()
+    silence.fall_silent()
     clock.now += 70.0
     assert eyes.watch.look() == () and eyes.watch.look() == ()
-    silence.answers.set()
+    silence.speak()
     eyes.watch.wait(PATIENCE_SECONDS)
     eyes.watch._aside.send = None  # the next one would be as slow
     assert [drop.relative for drop in eyes.watch.look()] == ["a.txt"]
@@ -356,12 +369,12 @@ def test_the_pause_file_is_asked_for_without_waiting(see: Any, layout: Layout, s
     assert not eyes.watch.paused()
     layout.pause_file.touch()
     assert eyes.watch.paused()
-    silence.answers.clear()
+    silence.fall_silent()
     layout.pause_file.unlink()
     begun = time.monotonic()
     assert eyes.watch.paused() and eyes.watch.paused()
     assert time.monotonic() - begun < PATIENCE_SECONDS / 2
-    silence.answers.set()
+    silence.speak()
     end = time.monotonic() + PATIENCE_SECONDS
     while eyes.watch.paused():
         assert time.monotonic() < end
