@@ -44,7 +44,7 @@ class Crashes:
     random: Random
     load: Load = field(init=False)
     struck: int = 0
-    "kills at a moment at which the ledger told of work"
+    "kills that were held back until the ledger told of work"
     interrupted: Counter[str] = field(default_factory=Counter)
     "what the kills struck, as the ledger tells: claims in the making, jobs by their stage"
     _takes: dict[str, int] = field(default_factory=dict)
@@ -247,6 +247,7 @@ def main() -> int:
         )
         print(f"{drops} drops, {jobs} jobs, seed {options.seed}")
         print("acts: " + ", ".join(f"{n} {act}" for act, n in crashes.load.acts.most_common()))
+        print(f"{crashes.struck} kills were held back until something was in the making")
         print("struck: " + ", ".join(f"{n} x {what}" for what, n in crashes.interrupted.most_common()))
         print(f"{len(findings)} findings" + "".join(f"\n  {finding}" for finding in findings[:50]))
         if findings:

@@ -614,7 +614,7 @@ STOPS: dict[str, Answer] = {
 @pytest.mark.parametrize("place", STOPS)
 @pytest.mark.parametrize("error", [Interrupted("stop"), Cancelled("cancel")])
 def test_a_stop_is_heard_at_once(net: Internet, target: Path, place: str, error: Exception) -> None:
-    """Wherever it is; and the work is shown alive several times a second."""
+    """Wherever it is; and the work is shown alive meanwhile."""
     net.server.answers[PATH] = STOPS[place]
     started = time.monotonic()
     wanted = Wanted(lambda: time.monotonic() > started + 0.3, error)
